@@ -1,0 +1,348 @@
+//! Values as a person wrote them: a tree in which everything remembers the
+//! file and the bytes it came from, and what carried it here since.
+//!
+//! Knows nothing of TOML, nor of what the values mean. Tables and lists are
+//! shared until they are changed, so a copy of a tree costs next to nothing.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+/// Number of a source text in [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(u32);
+
+impl SourceId {
+    /// Its number, from 0 in the order of reading.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// A range of bytes in a source text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Which text.
+    pub source: SourceId,
+    /// Which bytes of it.
+    pub range: Range<usize>,
+}
+
+/// A span as people count: lines and columns from 1, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the source.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+#[derive(Debug)]
+struct Source {
+    name: String,
+    text: String,
+    line_starts: Vec<usize>,
+}
+
+/// All texts that were read, by number.
+#[derive(Debug, Default)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Adds a text under a name, such as a path relative to the caller's folder.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> SourceId {
+        let (name, text) = (name.into(), text.into());
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        self.0.push(Source { name, text, line_starts });
+        SourceId(self.0.len() as u32 - 1)
+    }
+
+    /// Name and text of a source.
+    pub fn get(&self, id: SourceId) -> (&str, &str) {
+        let source = &self.0[id.0 as usize];
+        (&source.name, &source.text)
+    }
+
+    /// Names of all sources in the order they were added.
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|source| source.name.as_str()).collect()
+    }
+
+    /// Where a span starts.
+    pub fn place(&self, span: &Span) -> Place {
+        let source = &self.0[span.source.0 as usize];
+        let at = span.range.start.min(source.text.len());
+        let line = source.line_starts.partition_point(|start| *start <= at);
+        let before = source.text.get(source.line_starts[line - 1]..at).unwrap_or("");
+        Place { file: source.name.clone(), line, column: before.chars().count() + 1 }
+    }
+
+    /// Where a value came from, in one line: `quick.toml:12:8 via sweep axis `seed``.
+    pub fn describe(&self, origin: &Origin) -> String {
+        if let Some(set) = origin.via.iter().find(|via| via.starts_with("--set ")) {
+            return set.clone();
+        }
+        let place = self.place(&origin.span);
+        let mut text = format!("{}:{}:{}", place.file, place.line, place.column);
+        for (i, via) in origin.via.iter().enumerate() {
+            text.push_str(if i == 0 { " via " } else { ", " });
+            text.push_str(via);
+        }
+        text
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The text it was written in.
+    pub span: Span,
+    /// What carried it from there to here, in order: ``sweep axis `seed` ``,
+    /// `--set seed=3`, `extends base.toml`.
+    pub via: Vec<String>,
+}
+
+impl Origin {
+    /// An origin that nothing else had a part in.
+    pub fn new(source: SourceId, range: Range<usize>) -> Origin {
+        Origin { span: Span { source, range }, via: Vec::new() }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it came from; of a table, its header.
+    pub origin: Origin,
+    /// The value.
+    pub value: Value,
+}
+
+/// A value as written.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number with a point or an exponent.
+    Float(f64),
+    /// A string.
+    Text(String),
+    /// A list.
+    Array(Arc<Vec<Node>>),
+    /// A table.
+    Table(Table),
+}
+
+impl Node {
+    /// A node.
+    pub fn new(origin: Origin, value: Value) -> Node {
+        Node { origin, value }
+    }
+
+    /// The string, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number, if it is one.
+    pub fn int(&self) -> Option<i64> {
+        match self.value {
+            Value::Int(int) => Some(int),
+            _ => None,
+        }
+    }
+
+    /// The table, if it is one.
+    pub fn table(&self) -> Option<&Table> {
+        match &self.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The table for changing, if it is one.
+    pub fn table_mut(&mut self) -> Option<&mut Table> {
+        match &mut self.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The elements, if it is a list.
+    pub fn array(&self) -> Option<&[Node]> {
+        match &self.value {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The node at a path of keys below this one.
+    pub fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Node> {
+        path.into_iter().try_fold(self, |node, key| match &node.value {
+            Value::Table(table) => table.get(key),
+            Value::Array(items) => key.parse::<usize>().ok().and_then(|i| items.get(i)),
+            _ => None,
+        })
+    }
+
+    /// What it is, for messages.
+    pub fn what(&self) -> &'static str {
+        match &self.value {
+            Value::Bool(_) => "true or false",
+            Value::Int(_) => "a whole number",
+            Value::Float(_) => "a number",
+            Value::Text(_) => "a string",
+            Value::Array(_) => "a list",
+            Value::Table(_) => "a table",
+        }
+    }
+
+    /// The value without its origins.
+    pub fn json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Bool(value) => (*value).into(),
+            Value::Int(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Text(value) => value.as_str().into(),
+            Value::Array(items) => items.iter().map(Node::json).collect(),
+            Value::Table(table) => {
+                table.iter().map(|(key, entry)| (key.to_owned(), entry.node.json())).collect()
+            }
+        }
+    }
+
+    /// Says of everything in this tree that `via` carried it.
+    pub fn carried(mut self, via: &str) -> Node {
+        self.origin.via.push(via.to_owned());
+        self.value = match self.value {
+            Value::Array(items) => {
+                Value::Array(Arc::new(items.iter().map(|item| item.clone().carried(via)).collect()))
+            }
+            Value::Table(mut table) => {
+                for entry in Arc::make_mut(&mut table.entries).values_mut() {
+                    entry.key.via.push(via.to_owned());
+                    entry.node = entry.node.clone().carried(via);
+                }
+                Value::Table(table)
+            }
+            leaf => leaf,
+        };
+        self
+    }
+}
+
+/// A key's value in a table.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where the key was written.
+    pub key: Origin,
+    /// The value.
+    pub node: Node,
+    order: u32,
+}
+
+/// Keys and values: sorted by key, with the order of declaration at hand.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    entries: Arc<BTreeMap<String, Entry>>,
+    next: u32,
+}
+
+impl Table {
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries.get(key).map(|entry| &entry.node)
+    }
+
+    /// A key with its value.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The value of a key for changing.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        if !self.entries.contains_key(key) {
+            return None;
+        }
+        Arc::make_mut(&mut self.entries).get_mut(key).map(|entry| &mut entry.node)
+    }
+
+    /// Sets a key; one that is there already keeps its place in the order.
+    pub fn insert(&mut self, name: impl Into<String>, key: Origin, node: Node) {
+        let name = name.into();
+        let order = self.entries.get(&name).map_or(self.next, |old| old.order);
+        self.next = self.next.max(order + 1);
+        Arc::make_mut(&mut self.entries).insert(name, Entry { key, node, order });
+    }
+
+    /// Takes a key out.
+    pub fn remove(&mut self, key: &str) -> Option<Entry> {
+        if !self.entries.contains_key(key) {
+            return None;
+        }
+        Arc::make_mut(&mut self.entries).remove(key)
+    }
+
+    /// Keys and entries, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(key, entry)| (key.as_str(), entry))
+    }
+
+    /// The keys, sorted.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Keys and entries in the order of declaration.
+    pub fn in_order(&self) -> Vec<(&str, &Entry)> {
+        let mut entries: Vec<_> = self.iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.order);
+        entries
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it has no keys.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_count_lines_and_characters_from_one() {
+        let mut sources = Sources::default();
+        let id = sources.add("a.toml", "x = 1\nç = 2\n");
+        let place = sources.place(&Span { source: id, range: 11..12 });
+        assert_eq!((place.file.as_str(), place.line, place.column), ("a.toml", 2, 5));
+        let origin = Origin { via: vec!["sweep axis `s`".into()], ..Origin::new(id, 4..5) };
+        assert_eq!(sources.describe(&origin), "a.toml:1:5 via sweep axis `s`");
+    }
+
+    #[test]
+    fn a_changed_copy_leaves_the_first_alone_and_keeps_the_order() {
+        let mut sources = Sources::default();
+        let origin = Origin::new(sources.add("a", ""), 0..0);
+        let node = |n| Node::new(origin.clone(), Value::Int(n));
+        let mut table = Table::default();
+        table.insert("b", origin.clone(), node(1));
+        table.insert("a", origin.clone(), node(2));
+        let mut copy = table.clone();
+        copy.insert("b", origin.clone(), node(3));
+        assert_eq!(table.get("b").and_then(Node::int), Some(1));
+        let order: Vec<_> = copy.in_order().iter().map(|(key, e)| (*key, e.node.int())).collect();
+        assert_eq!(order, [("b", Some(3)), ("a", Some(2))]);
+    }
+}

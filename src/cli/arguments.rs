@@ -1,0 +1,128 @@
+//! What a person can type.
+
+use crate::cli::exit;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Runs experiments that are written down, and never the same step twice.
+#[derive(Debug, Parser)]
+#[command(name = "rekindle", version, about, after_help = exit::HELP, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for every command")]
+pub(crate) struct Options {
+    /// Folder that holds all results by content.
+    #[arg(
+        long,
+        global = true,
+        env = "REKINDLE_STORE",
+        default_value = ".rekindle",
+        value_name = "FOLDER",
+        hide_env_values = true
+    )]
+    pub(crate) store: PathBuf,
+    /// Set a value of the manifest, as in `--set stage.train.steps=100`; may be repeated.
+    #[arg(long = "set", global = true, value_name = "PATH=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:N`; overrides the manifest's.
+    #[arg(long, global = true)]
+    pub(crate) device: Option<String>,
+    /// Steps that run at the same time; the number of cores if not given.
+    #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but mistakes and results.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Whether to use colour; `NO_COLOR` is honoured.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Run what must be run, then write the report.
+    Run(RunArguments),
+    /// Tell all mistakes of a manifest; run nothing.
+    Check(ManifestArgument),
+    /// Show what is stored, what would run, why, and how long it may take.
+    Plan(ManifestArgument),
+    /// Draw the steps and what flows between them.
+    Graph(GraphArguments),
+    /// Show how each step stands and what the last run did.
+    Status(ManifestArgument),
+    /// Explain why a step would run, or where its result came from.
+    Why(WhyArguments),
+    /// Write the report of a finished experiment again.
+    Report(ManifestArgument),
+    /// Print the JSON Schema of manifests, for editors.
+    Schema,
+    /// List the kinds of stages, or explain one with all its fields.
+    Kinds {
+        /// The kind to explain.
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgument {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// After a failure, go on with steps that do not depend on it.
+    #[arg(long, conflicts_with = "fail_fast")]
+    pub(crate) keep_going: bool,
+    /// After a failure, start nothing new; this is the default.
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Read every stored byte again before trusting it.
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// Format of the drawing.
+    #[arg(long, value_enum, default_value_t = Format::Dot)]
+    pub(crate) format: Format,
+    /// Draw every round and arm instead of one box for each stage.
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Dot,
+    Mermaid,
+    Svg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// A step, such as `train` or `round2.answers`, or with an arm `train{seed=1}`.
+    pub(crate) step: String,
+}

@@ -1,0 +1,113 @@
+//! The command line: what can be asked for, and in which words it is answered.
+//!
+//! The only floor that prints and reads the environment. It names no kind of
+//! stage and no device; those come in as a [`Program`].
+
+mod arguments;
+mod console;
+pub mod exit;
+mod graph;
+mod kinds;
+mod load;
+mod plan;
+mod report;
+mod run;
+mod status;
+mod talk;
+mod why;
+
+use crate::{
+    base::failure::{Failure, Outcome},
+    host::process,
+    manifest::{Language, ResourceInfo},
+    report::collected::Collected,
+    stages::kind::Kind,
+};
+use arguments::{Action, Arguments};
+use clap::Parser;
+use std::process::ExitCode;
+use talk::Talk;
+
+/// The tables that make a program of this library.
+pub struct Program {
+    /// The kinds of stages.
+    pub kinds: &'static [&'static Kind],
+    /// The kinds of shared tables.
+    pub resources: &'static [ResourceInfo],
+    /// The class of arithmetic of a device: whatever results depend on.
+    pub numerics: fn(&str) -> Outcome<String>,
+    /// The files of a report: name and content.
+    pub render: fn(&Collected) -> Vec<(String, String)>,
+}
+
+impl Program {
+    /// The language of its manifests.
+    pub fn language(&self) -> Language {
+        let kinds = self.kinds.iter().map(|kind| kind.info()).collect();
+        Language { kinds, resources: self.resources.to_vec() }
+    }
+}
+
+/// What ends a command early.
+pub(crate) enum Stop {
+    /// The manifest has mistakes, and they have been told.
+    Manifest,
+    /// The manifest cannot be read as text.
+    Unreadable(Failure),
+    /// The arguments make no sense.
+    Arguments(Failure),
+    /// The world did not do its part.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+/// Parses the arguments, does what they ask for.
+pub fn main(program: &Program) -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == process::WATCH) {
+        process::watch_groups();
+        return exit::code(exit::OK);
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers; they go to stdout.
+            let code = if error.use_stderr() { exit::ARGUMENTS } else { exit::OK };
+            let _ = error.print();
+            return exit::code(code);
+        }
+    };
+    let talk = Talk::new(&arguments.options);
+    let options = &arguments.options;
+    let done = match &arguments.action {
+        Action::Run(run) => run::run(program, options, run, &talk),
+        Action::Check(manifest) => load::check(program, options, manifest, &talk),
+        Action::Plan(manifest) => plan::plan(program, options, manifest, &talk),
+        Action::Graph(graph) => graph::graph(program, options, graph, &talk),
+        Action::Status(manifest) => status::status(program, options, manifest, &talk),
+        Action::Why(why) => why::why(program, options, why, &talk),
+        Action::Report(manifest) => report::report(program, options, manifest, &talk),
+        Action::Schema => kinds::schema(program, &talk),
+        Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),
+    };
+    exit::code(match done {
+        Ok(code) => code,
+        Err(Stop::Manifest) => exit::MANIFEST,
+        Err(Stop::Unreadable(failure)) => {
+            talk.failure(&failure);
+            exit::MANIFEST
+        }
+        Err(Stop::Arguments(failure)) => {
+            talk.failure(&failure);
+            exit::ARGUMENTS
+        }
+        Err(Stop::Failed(failure)) => {
+            talk.failure(&failure);
+            exit::of(&failure)
+        }
+    })
+}

@@ -1,0 +1,191 @@
+//! The seam between results and reports: gathers what an experiment came to,
+//! has it rendered, and writes the files that differ.
+
+use crate::{
+    base::{
+        artifact::ArtifactKind,
+        failure::{Failure, Outcome},
+        text,
+    },
+    cli::{
+        Program, Stop,
+        arguments::{ManifestArgument, Options},
+        exit,
+        load::{self, Loaded},
+        plan::expect,
+        talk::Talk,
+    },
+    host::fs,
+    report::collected::{Collected, CollectedArm, CollectedFile, CollectedOutput, CollectedStep},
+    store::{
+        Store,
+        record::{ActionRecord, Output},
+    },
+};
+use std::path::Path;
+
+/// `report`: writes the report again, without running anything.
+pub(crate) fn report(
+    program: &Program,
+    options: &Options,
+    argument: &ManifestArgument,
+    talk: &Talk,
+) -> Result<u8, Stop> {
+    let loaded = load::load(program, options, &argument.manifest, true, talk)?;
+    let expected = expect(&loaded, options)?;
+    let missing: Vec<&str> = expected
+        .iter()
+        .zip(&loaded.plan.steps)
+        .filter(|(one, _)| one.verdict.as_ref().is_none_or(|verdict| verdict.found.is_err()))
+        .map(|(_, step)| step.title.as_str())
+        .collect();
+    if !missing.is_empty() {
+        let failure = Failure::input(format!(
+            "{} not done: {}",
+            text::plural(missing.len() as u64, "step"),
+            text::list(missing.iter().take(5).copied())
+        ));
+        let hint = format!(
+            "`rekindle run {}` does what is missing and then writes the report",
+            loaded.manifest
+        );
+        return Err(Stop::Failed(failure.hint(hint)));
+    }
+    let records: Vec<_> = expected
+        .into_iter()
+        .map(|one| one.verdict.and_then(|verdict| verdict.found.ok()))
+        .collect();
+    let Some(store) = Store::open_existing(&options.store)? else { return Ok(exit::OK) };
+    let written = write(program, &loaded, &store, &records)?;
+    talk.say(&written);
+    if talk.json {
+        talk.json_data(&serde_json::json!({ "results": loaded.results() }))?;
+    }
+    Ok(exit::OK)
+}
+
+/// Renders the report into the folder of results; says what was written.
+///
+/// # Errors
+/// When results cannot be read or written.
+pub(crate) fn write(
+    program: &Program,
+    loaded: &Loaded,
+    store: &Store,
+    records: &[Option<Box<ActionRecord>>],
+) -> Outcome<String> {
+    let collected = collect(loaded, store, records)?;
+    let files = (program.render)(&collected);
+    let folder = loaded.results();
+    let unwritable = |failure: Failure| {
+        failure.hint(format!(
+            "the report goes to `{folder}`; set `results` in the manifest to another folder"
+        ))
+    };
+    let mut changed = 0;
+    for (name, content) in &files {
+        if !fs::is_plain_name(name) {
+            return Err(Failure::bug(format!("a report file cannot be called `{name}`")));
+        }
+        let path = Path::new(&folder).join(name);
+        fs::create_folder(path.parent().unwrap_or(Path::new("."))).map_err(unwritable)?;
+        changed +=
+            u64::from(fs::write_if_different(&path, content.as_bytes()).map_err(unwritable)?);
+    }
+    Ok(match (files.len(), changed) {
+        (0, _) => "the manifest asks for no report".to_owned(),
+        (_, 0) => format!("the report in `{folder}` is as it was"),
+        (n, changed) => format!(
+            "the report is in `{folder}` ({changed} of {} new)",
+            text::plural(n as u64, "file")
+        ),
+    })
+}
+
+/// Makes sure that the folder of results can be written, before any work.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn check_folder(loaded: &Loaded) -> Outcome<()> {
+    let folder = loaded.results();
+    fs::try_writing(Path::new(&folder)).map_err(|failure| {
+        failure.hint(format!(
+            "results go to `{folder}`; set `results` in the manifest to another folder"
+        ))
+    })
+}
+
+fn collect(
+    loaded: &Loaded,
+    store: &Store,
+    records: &[Option<Box<ActionRecord>>],
+) -> Outcome<Collected> {
+    let head = loaded.arms.first().map(|arm| &arm.head);
+    let mut collected = Collected {
+        name: loaded.name().to_owned(),
+        description: head.and_then(|head| head.description.clone()),
+        rounds: head.map_or(0, |head| u32::try_from(head.rounds).unwrap_or(0)),
+        arms: Vec::new(),
+    };
+    for (number, arm) in loaded.arms.iter().enumerate() {
+        let mut steps = Vec::new();
+        for declared in &arm.steps {
+            let place =
+                loaded.plan.find(number, &declared.name).expect("every step of an arm is planned");
+            let record = records[place].as_ref().expect("reports are made of finished experiments");
+            let inputs = loaded.plan.steps[place].inputs.iter();
+            let name_here = |step: usize| {
+                let wanted = loaded.plan.steps[step].wanted.iter();
+                wanted
+                    .clone()
+                    .find(|(arm, _)| *arm == number)
+                    .map_or(String::new(), |(_, name)| name.clone())
+            };
+            steps.push(CollectedStep {
+                name: declared.name.clone(),
+                base: declared.base.clone(),
+                round: declared.round,
+                kind: declared.kind.0.clone(),
+                key: record.key,
+                identity: record.identity.clone(),
+                inputs: inputs
+                    .map(|input| {
+                        (input.role.clone(), format!("{}.{}", name_here(input.step), input.output))
+                    })
+                    .collect(),
+                metrics: record.metrics.clone(),
+                outputs: record
+                    .outputs
+                    .iter()
+                    .map(|output| collect_output(store, output))
+                    .collect::<Outcome<_>>()?,
+            });
+        }
+        let mut cx = arm.reading();
+        let findings = arm.findings(&mut cx);
+        let (coordinates, seed) = (arm.coords.clone(), arm.seed.0);
+        collected.arms.push(CollectedArm { coordinates, seed, findings, steps });
+    }
+    Ok(collected)
+}
+
+fn collect_output(store: &Store, output: &Output) -> Outcome<CollectedOutput> {
+    let wanted =
+        matches!(output.kind, ArtifactKind::Scores | ArtifactKind::Tally | ArtifactKind::TrainLog);
+    let mut files = Vec::new();
+    for file in &output.files {
+        let content = if wanted { fs::read(&store.file(output, &file.name)?)? } else { None };
+        files.push(CollectedFile {
+            name: file.name.clone(),
+            size: file.size,
+            digest: file.digest,
+            content,
+        });
+    }
+    Ok(CollectedOutput {
+        name: output.name.clone(),
+        kind: output.kind,
+        digest: output.digest,
+        files,
+    })
+}

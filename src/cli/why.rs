@@ -1,0 +1,155 @@
+//! `why`: field, old value, new value, and the line of the manifest; or, of a
+//! step that is up to date, where its result came from.
+
+use crate::{
+    base::{failure::Failure, text},
+    cli::{
+        Program, Stop,
+        arguments::{Options, WhyArguments},
+        exit, kinds,
+        load::{self, Loaded},
+        plan::{expect, phrase, span},
+        talk::Talk,
+    },
+    host::clock,
+    plan::freshness::{Change, Freshness, Reason},
+    runner::judge::Expected,
+};
+use serde_json::json;
+
+pub(crate) fn why(
+    program: &Program,
+    options: &Options,
+    arguments: &WhyArguments,
+    talk: &Talk,
+) -> Result<u8, Stop> {
+    let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
+    let steps = loaded.plan.matching(&arguments.step);
+    if steps.is_empty() {
+        let titles = loaded.plan.steps.iter().map(|step| step.title.as_str());
+        let failure = Failure::input(format!("there is no step `{}`", arguments.step));
+        return Err(Stop::Arguments(failure.hint(text::suggestion(
+            &arguments.step,
+            "steps",
+            titles,
+        ))));
+    }
+    let expected = expect(&loaded, options)?;
+    if talk.json {
+        let steps: Vec<_> =
+            steps.iter().map(|&step| as_json(&loaded, step, &expected[step])).collect();
+        talk.json_data(&json!({ "steps": steps }))?;
+        return Ok(exit::OK);
+    }
+    let texts: Vec<String> =
+        steps.iter().map(|&step| explain(program, &loaded, step, &expected)).collect();
+    talk.data(&texts.join("\n"))?;
+    Ok(exit::OK)
+}
+
+fn explain(program: &Program, loaded: &Loaded, step: usize, expected: &[Expected]) -> String {
+    let one = &expected[step];
+    let title = &loaded.plan.steps[step].title;
+    match &one.freshness {
+        Freshness::Fresh => up_to_date(loaded, step, one),
+        Freshness::Stale(Reason::Changed(changes)) => {
+            let kind = &loaded.plan.steps[step].shape.kind;
+            let default = |path: &str| kinds::default_of(program, kind, path);
+            let rows: Vec<Vec<String>> = changes
+                .iter()
+                .map(|change| {
+                    vec![
+                        format!("  {}", change.phrase(&default)),
+                        place(loaded, change).unwrap_or_default(),
+                    ]
+                })
+                .collect();
+            format!(
+                "`{title}` will run, because it changed since it last ran:\n{}",
+                text::columns(&rows, &[])
+            )
+        }
+        Freshness::Stale(reason) => format!("`{title}` will run: {}\n", reason.phrase(&|_| None)),
+        Freshness::Waits(_) => {
+            let mut lines = format!(
+                "`{title}` {}; it runs if what they make is different\n",
+                phrase(program, loaded, step, one)
+            );
+            for root in roots(loaded, step, expected) {
+                explain(program, loaded, root, expected)
+                    .lines()
+                    .for_each(|line| lines += &format!("  {line}\n"));
+            }
+            lines
+        }
+    }
+}
+
+/// The steps that must run and that keep `step` waiting.
+fn roots(loaded: &Loaded, step: usize, expected: &[Expected]) -> Vec<usize> {
+    let (mut open, mut seen, mut roots) = (vec![step], vec![false; expected.len()], Vec::new());
+    while let Some(step) = open.pop() {
+        if std::mem::replace(&mut seen[step], true) {
+            continue;
+        }
+        match &expected[step].freshness {
+            Freshness::Fresh => {}
+            Freshness::Stale(_) => roots.push(step),
+            Freshness::Waits(on) => open.extend(on),
+        }
+    }
+    roots.sort_by_key(|&root| loaded.plan.steps[root].source);
+    roots
+}
+
+fn up_to_date(loaded: &Loaded, step: usize, one: &Expected) -> String {
+    let title = &loaded.plan.steps[step].title;
+    let Some(Ok(record)) = one.verdict.as_ref().map(|verdict| verdict.found.as_ref()) else {
+        return format!("`{title}` is up to date\n");
+    };
+    let made = &record.provenance;
+    format!(
+        "`{title}` is up to date\n  made by run {} as `{}` on {} at {} in {}\n  action {}\n{}",
+        made.run,
+        made.step,
+        made.host,
+        clock::timestamp(made.started),
+        span(made.seconds),
+        record.key,
+        record.identity.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    )
+}
+
+fn place(loaded: &Loaded, change: &Change) -> Option<String> {
+    change.origin.as_ref().map(|origin| loaded.sources.describe(origin))
+}
+
+fn as_json(loaded: &Loaded, step: usize, one: &Expected) -> serde_json::Value {
+    let changes: Vec<_> = match &one.freshness {
+        Freshness::Stale(Reason::Changed(changes)) => changes
+            .iter()
+            .map(|change| {
+                json!({
+                    "path": change.difference.path, "old": change.difference.old,
+                    "new": change.difference.new, "at": place(loaded, change),
+                })
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let (state, because) = match &one.freshness {
+        Freshness::Fresh => ("cached", None),
+        Freshness::Stale(reason) => ("will-run", Some(reason.phrase(&|_| None))),
+        Freshness::Waits(_) => ("waits", None),
+    };
+    let waits: Vec<_> = match &one.freshness {
+        Freshness::Waits(steps) => {
+            steps.iter().map(|&step| loaded.plan.steps[step].title.as_str()).collect()
+        }
+        _ => Vec::new(),
+    };
+    json!({
+        "step": loaded.plan.steps[step].title, "state": state, "because": because, "changes": changes,
+        "waits-for": waits, "key": one.verdict.as_ref().map(|verdict| verdict.key),
+    })
+}

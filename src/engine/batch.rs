@@ -1,0 +1,127 @@
+//! Texts as token sequences, and the order in which training sees them.
+//!
+//! A batch is a pure function of (seed, step): a resumed training needs no
+//! cursor but the step. Sequences are packed one after another, nothing is
+//! padded.
+
+use super::ops::Documents;
+use crate::base::seed::Seed;
+use std::sync::Arc;
+
+/// One training text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// Prompt and completion, with begin and end marks.
+    pub ids: Vec<u32>,
+    /// Index of the first token that is to be predicted.
+    pub first_target: usize,
+}
+
+/// Sequences packed into one row of tokens, with their targets.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Tokens `[N]`.
+    pub ids: Arc<[u32]>,
+    /// Bounds of the sequences.
+    pub documents: Documents,
+    /// Rows whose next token counts `[M]`.
+    pub rows: Arc<[u32]>,
+    /// That next token `[M]`.
+    pub targets: Arc<[u32]>,
+    /// Weight of each in the loss, `1 / M` `[M]`.
+    pub weights: Arc<[f32]>,
+}
+
+impl Batch {
+    /// Packs sequences. The loss is the sum over all their targets by the number of targets.
+    pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Batch {
+        let (mut ids, mut lengths) = (Vec::new(), Vec::new());
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        for sequence in sequences {
+            let start = ids.len();
+            // The last token predicts nothing, so it need not be read.
+            let inputs = &sequence.ids[..sequence.ids.len() - 1];
+            ids.extend_from_slice(inputs);
+            lengths.push(inputs.len());
+            for i in sequence.first_target..sequence.ids.len() {
+                rows.push((start + i - 1) as u32);
+                targets.push(sequence.ids[i]);
+            }
+        }
+        let weight = 1.0 / targets.len().max(1) as f32;
+        Batch {
+            ids: ids.into(),
+            documents: Documents::of_lengths(lengths),
+            weights: vec![weight; targets.len()].into(),
+            rows: rows.into(),
+            targets: targets.into(),
+        }
+    }
+}
+
+/// Which sequences each step sees: every epoch a new shuffle, cut into batches.
+#[derive(Debug)]
+pub struct Order {
+    seed: Seed,
+    sequences: usize,
+    batch: usize,
+    /// The epoch that `shuffled` belongs to.
+    epoch: Option<u64>,
+    shuffled: Vec<u32>,
+}
+
+impl Order {
+    /// The order of `sequences` sequences in batches of `batch`.
+    pub fn new(seed: Seed, sequences: usize, batch: usize) -> Order {
+        Order { seed, sequences, batch, epoch: None, shuffled: Vec::new() }
+    }
+
+    /// Steps of one epoch; the last batch may be smaller.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.sequences.div_ceil(self.batch) as u64
+    }
+
+    /// Indices of the sequences that step `step` (from 0) sees.
+    pub fn at(&mut self, step: u64) -> &[u32] {
+        let epoch = step / self.steps_per_epoch();
+        if self.epoch != Some(epoch) {
+            self.shuffled = (0..self.sequences as u32).collect();
+            self.seed.at(epoch).rng().shuffle(&mut self.shuffled);
+            self.epoch = Some(epoch);
+        }
+        let start = (step % self.steps_per_epoch()) as usize * self.batch;
+        &self.shuffled[start..(start + self.batch).min(self.sequences)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_keeps_targets_with_their_sequence() {
+        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2 };
+        let b = Sequence { ids: vec![1, 7, 2], first_target: 1 };
+        let batch = Batch::pack([&a, &b]);
+        assert_eq!(&batch.ids[..], [1, 5, 6, 1, 7]);
+        assert_eq!(&batch.rows[..], [1, 2, 3, 4]);
+        assert_eq!(&batch.targets[..], [6, 2, 7, 2]);
+        assert_eq!(&batch.documents.positions()[..], [0, 1, 2, 0, 1]);
+        assert_eq!(batch.weights.iter().sum::<f32>(), 1.0);
+    }
+
+    #[test]
+    fn every_epoch_sees_every_sequence_once_in_an_order_of_its_own() {
+        let mut order = Order::new(Seed(3), 10, 4);
+        let epoch = |order: &mut Order, e: u64| {
+            (0..3).flat_map(|i| order.at(e * 3 + i).to_vec()).collect::<Vec<_>>()
+        };
+        let (first, second) = (epoch(&mut order, 0), epoch(&mut order, 1));
+        assert_ne!(first, second);
+        for mut seen in [first.clone(), second] {
+            seen.sort_unstable();
+            assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        }
+        assert_eq!(epoch(&mut Order::new(Seed(3), 10, 4), 0), first);
+    }
+}

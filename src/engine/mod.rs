@@ -1,0 +1,30 @@
+//! The device: everything that touches a tensor. Nothing of burn leaves this
+//! floor but the `Device` value; stages speak of models, sequences and replies.
+//!
+//! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
+//! is made of), `batch`, `optimizer`, `train` (how it learns), `sample`,
+//! `generate` (how it speaks), `weights` (how it is kept).
+
+pub mod batch;
+pub mod config;
+pub mod device;
+pub mod generate;
+pub mod model;
+pub mod ops;
+pub mod optimizer;
+pub mod sample;
+pub mod tokenizer;
+pub mod train;
+pub mod weights;
+
+/// Runs `work` with at most `threads` threads for its matrix products. No
+/// result depends on the number.
+pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

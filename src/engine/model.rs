@@ -1,0 +1,269 @@
+//! The model: a LLaMA decoder, read top to bottom like the paper.
+//!
+//! Knows tensors and nothing of text, batches or training. Rows are the tokens
+//! of several documents one after another; letters in shapes: N tokens, d width,
+//! ff inner width, V vocabulary, B rows of a decoding step.
+//!
+//! # Source
+//! Touvron et al., LLaMA, 2023, section 2.2, in Hugging Face's layout.
+
+use super::config::LlamaConfig;
+use super::ops::{self, AttentionPlan, Documents, RopeTable, Slots};
+use crate::base::seed::Seed;
+use burn::tensor::{Device, Tensor, TensorData};
+use std::sync::Arc;
+
+/// Weights of one decoder block.
+#[derive(Clone, Debug)]
+struct Block {
+    attention_norm: Tensor<2>, // [1, d]
+    q: Tensor<2>,              // [H * D, d]
+    k: Tensor<2>,              // [Hkv * D, d]
+    v: Tensor<2>,              // [Hkv * D, d]
+    o: Tensor<2>,              // [d, H * D]
+    mlp_norm: Tensor<2>,       // [1, d]
+    gate: Tensor<2>,           // [ff, d]
+    up: Tensor<2>,             // [ff, d]
+    down: Tensor<2>,           // [d, ff]
+}
+
+/// A LLaMA and its weights. Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct Llama {
+    config: LlamaConfig,
+    embedding: Tensor<2>, // [V, d]
+    blocks: Vec<Block>,
+    norm: Tensor<2>,         // [1, d]
+    head: Option<Tensor<2>>, // [V, d]; none where the embedding serves
+    rope: RopeTable,
+}
+
+/// Keys and values of the tokens seen so far. A value: nothing is shared with
+/// another generation.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<(Tensor<2>, Tensor<2>)>, // [slots * capacity, Hkv * D], rotated keys and values
+    capacity: usize,
+}
+
+impl Llama {
+    /// A model of weights in the order of [`LlamaConfig::parameters`].
+    ///
+    /// # Panics
+    /// When there are fewer tensors than parameters.
+    pub fn from_tensors(config: LlamaConfig, tensors: Vec<Tensor<2>>) -> Llama {
+        let mut tensors = tensors.into_iter();
+        let mut next = || tensors.next().expect("BUG: fewer tensors than parameters");
+        let embedding = next();
+        let blocks = (0..config.num_hidden_layers)
+            .map(|_| Block {
+                attention_norm: next(),
+                q: next(),
+                k: next(),
+                v: next(),
+                o: next(),
+                mlp_norm: next(),
+                gate: next(),
+                up: next(),
+                down: next(),
+            })
+            .collect();
+        let norm = next();
+        let head = (!config.tie_word_embeddings).then(next);
+        let rope = config.rope();
+        Llama { config, embedding, blocks, norm, head, rope }
+    }
+
+    /// A random start: norms 1, matrices normal with deviation `std`, those that
+    /// write to the residual stream smaller by the root of twice the depth.
+    ///
+    /// # Source
+    /// Radford et al., GPT-2, 2019, section 2.3
+    pub fn random(config: LlamaConfig, std: f64, seed: Seed, device: &Device) -> Llama {
+        let depth = (2.0 * config.num_hidden_layers as f64).sqrt();
+        let tensors = config.parameters().into_iter().map(|(name, rows, columns)| {
+            let mut rng = seed.derive(&name).rng();
+            let writes = name.contains("o_proj") || name.contains("down_proj");
+            let std = if writes { std / depth } else { std };
+            let values: Vec<f32> = match rows {
+                1 => vec![1.0; columns],
+                _ => (0..rows * columns).map(|_| (rng.normal() * std) as f32).collect(),
+            };
+            Tensor::from_data(TensorData::new(values, [rows, columns]), device)
+        });
+        Llama::from_tensors(config.clone(), tensors.collect())
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embedding.device().inner()
+    }
+
+    /// The weights in the order of [`LlamaConfig::parameters`].
+    pub fn tensors(&self) -> Vec<Tensor<2>> {
+        let mut all = vec![self.embedding.clone()];
+        for b in &self.blocks {
+            let block = [
+                &b.attention_norm,
+                &b.q,
+                &b.k,
+                &b.v,
+                &b.o,
+                &b.mlp_norm,
+                &b.gate,
+                &b.up,
+                &b.down,
+            ];
+            all.extend(block.into_iter().cloned());
+        }
+        all.push(self.norm.clone());
+        all.extend(self.head.clone());
+        all
+    }
+
+    /// The output matrix `[V, d]`.
+    pub fn output(&self) -> Tensor<2> {
+        self.head.clone().unwrap_or_else(|| self.embedding.clone())
+    }
+
+    /// What attention over these documents needs.
+    pub fn plan(&self, documents: Documents) -> AttentionPlan {
+        AttentionPlan {
+            heads: self.config.heads(),
+            positions: documents.positions(),
+            documents,
+            rope: self.rope.clone(),
+        }
+    }
+
+    /// Hidden state of every token, before the last norm.
+    ///
+    /// # Shapes
+    /// ids `[N]` -> `[N, d]`
+    pub fn hidden(&self, ids: &Arc<[u32]>, plan: &AttentionPlan) -> Tensor<2> {
+        let mut x = ops::rows(self.embedding.clone(), ids); // [N, d]
+        for block in &self.blocks {
+            let (q, k, v) = self.project(block, &x);
+            let o = ops::attention(q, k, v, plan); // [N, H * D]
+            x = self.finish(block, x, o);
+        }
+        x
+    }
+
+    /// The last norm, on the rows that matter.
+    ///
+    /// # Shapes
+    /// x `[M, d]` -> `[M, d]`
+    pub fn last_norm(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::rms_norm(x, self.norm.clone(), self.config.rms_norm_eps)
+    }
+
+    /// An empty cache for `slots` sequences of up to `capacity` tokens.
+    pub fn cache(&self, slots: usize, capacity: usize) -> Cache {
+        let width = self.config.num_key_value_heads * self.config.head_dim;
+        let empty = || Tensor::zeros([slots * capacity, width], &self.device());
+        Cache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), capacity }
+    }
+
+    /// Reads whole prompts into slots of the cache; returns the logits of each
+    /// prompt's last token.
+    ///
+    /// # Shapes
+    /// ids `[N]`, the prompts one after another; slots `[B]` -> `[B, V]`
+    pub fn prefill(
+        &self,
+        cache: &mut Cache,
+        ids: &Arc<[u32]>,
+        documents: &Documents,
+        slots: &[u32],
+    ) -> Tensor<2> {
+        let plan = self.plan(documents.clone());
+        let at: Arc<[u32]> = documents
+            .ranges()
+            .zip(slots)
+            .flat_map(|((start, end), slot)| {
+                let first = slot * cache.capacity as u32;
+                first..first + (end - start) as u32
+            })
+            .collect();
+        let mut x = ops::rows(self.embedding.clone(), ids); // [N, d]
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (q, k, v) = self.project(block, &x);
+            cache.write(layer, self.rotate(k.clone(), plan.heads.kv, &plan.positions), v.clone(), &at);
+            let o = ops::attention(q, k, v, &plan); // [N, H * D]
+            x = self.finish(block, x, o);
+        }
+        let last: Arc<[u32]> = documents.ranges().map(|(_, end)| end as u32 - 1).collect();
+        ops::linear(self.last_norm(ops::rows(x, &last)), self.output())
+    }
+
+    /// One more token for each row; returns the logits after it.
+    ///
+    /// # Shapes
+    /// ids `[B]`; slots `[B]`, lengths with the new token -> `[B, V]`
+    pub fn decode(&self, cache: &mut Cache, ids: &Arc<[u32]>, slots: &Slots) -> Tensor<2> {
+        let heads = self.config.heads();
+        let positions: Arc<[u32]> = slots.lengths.iter().map(|n| n - 1).collect();
+        let at: Arc<[u32]> = slots
+            .of_row
+            .iter()
+            .zip(positions.iter())
+            .map(|(slot, position)| slot * cache.capacity as u32 + position)
+            .collect();
+        let mut x = ops::rows(self.embedding.clone(), ids); // [B, d]
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (q, k, v) = self.project(block, &x);
+            cache.write(layer, self.rotate(k, heads.kv, &positions), v, &at);
+            let (keys, values) = &cache.layers[layer];
+            let q = self.rotate(q, heads.query, &positions);
+            let o = ops::attention_cached(q, keys, values, heads, slots); // [B, H * D]
+            x = self.finish(block, x, o);
+        }
+        ops::linear(self.last_norm(x), self.output())
+    }
+
+    fn project(&self, block: &Block, x: &Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let eps = self.config.rms_norm_eps;
+        let x = ops::rms_norm(x.clone(), block.attention_norm.clone(), eps);
+        (
+            ops::linear(x.clone(), block.q.clone()), // [N, H * D]
+            ops::linear(x.clone(), block.k.clone()), // [N, Hkv * D]
+            ops::linear(x, block.v.clone()),         // [N, Hkv * D]
+        )
+    }
+
+    /// The block after attention: output projection, feed-forward, residuals.
+    fn finish(&self, block: &Block, x: Tensor<2>, o: Tensor<2>) -> Tensor<2> {
+        let x = x + ops::linear(o, block.o.clone());
+        let eps = self.config.rms_norm_eps;
+        let y = ops::rms_norm(x.clone(), block.mlp_norm.clone(), eps);
+        let gate = ops::linear(y.clone(), block.gate.clone()); // [N, ff]
+        let up = ops::linear(y, block.up.clone()); // [N, ff]
+        x + ops::linear(ops::swiglu(gate, up), block.down.clone())
+    }
+
+    fn rotate(&self, x: Tensor<2>, heads: usize, positions: &Arc<[u32]>) -> Tensor<2> {
+        ops::rope(x, heads, &self.rope, positions)
+    }
+}
+
+impl Cache {
+    /// Tokens one slot can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn write(&mut self, layer: usize, k: Tensor<2>, v: Tensor<2>, at: &Arc<[u32]>) {
+        // Taken out and put back, so that the cache is the only holder and the
+        // write happens in place.
+        let device = k.device();
+        let hollow = || Tensor::zeros([1, 1], &device);
+        let (keys, values) = std::mem::replace(&mut self.layers[layer], (hollow(), hollow()));
+        self.layers[layer] = (ops::cache_write(keys, k, at), ops::cache_write(values, v, at));
+    }
+}

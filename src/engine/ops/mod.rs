@@ -1,0 +1,348 @@
+//! The operations a LLaMA is made of, behind one seam.
+//!
+//! The model calls the functions of this file. On the CPU they are fused
+//! loops with hand-written gradients (`fused`, `cpu`, `simd`); on every other
+//! device they are compositions of plain tensor operations (`reference`),
+//! which also say what the fused ones must compute: the tests compare the two.
+//!
+//! Rows are tokens of several documents one after another ("packed"): nothing
+//! is padded, and attention never crosses a document's bounds.
+
+mod cpu;
+mod fused;
+mod reference;
+mod simd;
+
+use burn::tensor::{Device, Tensor};
+use fused::FusedOps;
+use std::sync::Arc;
+
+/// How many attention heads of which width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key and value heads; divides `query`.
+    pub kv: usize,
+    /// Width of one head.
+    pub dim: usize,
+}
+
+/// Where documents begin and end in a packed row of tokens.
+#[derive(Clone, Debug)]
+pub struct Documents {
+    /// First token of each document, and the end of the last.
+    bounds: Arc<[u32]>,
+}
+
+impl Documents {
+    /// Documents of the given lengths, one after another.
+    pub fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> Documents {
+        let mut bounds = vec![0];
+        let mut end = 0;
+        for length in lengths {
+            end += length as u32;
+            bounds.push(end);
+        }
+        Documents { bounds: bounds.into() }
+    }
+
+    /// Start and end of each document.
+    pub fn ranges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.bounds.windows(2).map(|pair| (pair[0] as usize, pair[1] as usize))
+    }
+
+    /// Tokens of the longest document.
+    pub fn longest(&self) -> usize {
+        self.ranges().map(|(start, end)| end - start).max().unwrap_or(0)
+    }
+
+    /// Position of each token within its document.
+    pub fn positions(&self) -> Arc<[u32]> {
+        self.ranges().flat_map(|(start, end)| 0..(end - start) as u32).collect()
+    }
+}
+
+/// Cosines and sines of the rotary embedding (Su et al., RoFormer, 2021).
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    /// `[positions, half]`
+    cos: Arc<[f32]>,
+    /// `[positions, half]`
+    sin: Arc<[f32]>,
+    half: usize,
+}
+
+impl RopeTable {
+    /// The table for heads of width `dim` and positions `0..positions`.
+    pub fn new(dim: usize, positions: usize, base: f64) -> RopeTable {
+        let half = dim / 2;
+        let angles = (0..positions).flat_map(|p| {
+            // Frequencies in f32, as transformers computes them.
+            (0..half).map(move |i| p as f32 * (base.powf(-(2.0 * i as f64) / dim as f64)) as f32)
+        });
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos(), a.sin())).unzip();
+        RopeTable { cos: cos.into(), sin: sin.into(), half }
+    }
+
+    /// Half of the heads' width.
+    pub fn half(&self) -> usize {
+        self.half
+    }
+
+    /// Positions it has.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half
+    }
+
+    /// Cosines and sines of one position, `[half]` each.
+    pub fn at(&self, position: u32) -> (&[f32], &[f32]) {
+        let start = position as usize * self.half;
+        (&self.cos[start..start + self.half], &self.sin[start..start + self.half])
+    }
+}
+
+/// What attention over packed rows needs besides q, k and v.
+#[derive(Clone, Debug)]
+pub struct AttentionPlan {
+    /// Heads.
+    pub heads: Heads,
+    /// Bounds of the documents.
+    pub documents: Documents,
+    /// Position of each token in its document `[N]`.
+    pub positions: Arc<[u32]>,
+    /// Rotary table.
+    pub rope: RopeTable,
+}
+
+/// Numbers of one AdamW step.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep {
+    /// Learning rate.
+    pub rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay; 0 on norms.
+    pub decay: f32,
+    /// `1 - beta1^t`.
+    pub correction1: f32,
+    /// `1 - beta2^t`.
+    pub correction2: f32,
+    /// Factor on the gradient, from clipping.
+    pub scale: f32,
+}
+
+/// A parameter with its moments, all of one shape.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Weights.
+    pub w: Tensor<2>,
+    /// First moment.
+    pub m: Tensor<2>,
+    /// Second moment.
+    pub v: Tensor<2>,
+}
+
+/// Whether the fused CPU operations apply to this tensor.
+fn is_cpu(x: &Tensor<2>) -> bool {
+    x.device() == Device::flex()
+}
+
+/// Rows of a table: an embedding, or the supervised rows of the hidden state.
+///
+/// # Shapes
+/// table `[V, d]`; ids `[N]` -> `[N, d]`
+pub fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
+    if !is_cpu(&table) {
+        return reference::rows(table, ids);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::rows(
+        table.into_dispatch(),
+        ids.clone(),
+    ))
+}
+
+/// `x w^T`: a linear layer without bias, weights laid out as Hugging Face does.
+///
+/// # Shapes
+/// x `[N, in]`; w `[out, in]` -> `[N, out]`
+///
+/// # Panics
+/// When the two have different number formats: some backends would misread one.
+pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    assert_eq!(x.dtype(), w.dtype(), "BUG: linear on mixed number formats");
+    if !is_cpu(&x) {
+        return reference::linear(x, w);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear(
+        x.into_dispatch(),
+        w.into_dispatch(),
+    ))
+}
+
+/// Root-mean-square norm with a weight (Zhang and Sennrich, 2019).
+///
+/// # Shapes
+/// x `[N, d]`; w `[1, d]` -> `[N, d]`
+pub fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
+    if !is_cpu(&x) {
+        return reference::rms_norm(x, w, eps);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::rms_norm(
+        x.into_dispatch(),
+        w.into_dispatch(),
+        eps as f32,
+    ))
+}
+
+/// `silu(gate) * up` (Shazeer, GLU Variants, 2020).
+///
+/// # Shapes
+/// gate, up `[N, ff]` -> `[N, ff]`
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    if !is_cpu(&gate) {
+        return reference::swiglu(gate, up);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::swiglu(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+    ))
+}
+
+/// Rotary embedding and causal grouped-query attention within each document.
+///
+/// # Shapes
+/// q `[N, H * D]`; k, v `[N, Hkv * D]`, not yet rotated -> `[N, H * D]`
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, plan: &AttentionPlan) -> Tensor<2> {
+    if !is_cpu(&q) {
+        return reference::attention(q, k, v, plan);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        plan.clone(),
+    ))
+}
+
+/// Weighted cross entropy of `h w^T` against targets, in nats; never holds
+/// more than a chunk of the logits.
+///
+/// # Shapes
+/// h `[M, d]`; w `[V, d]`; targets, weights `[M]` -> `[1]`
+pub fn linear_cross_entropy(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: &Arc<[u32]>,
+    weights: &Arc<[f32]>,
+) -> Tensor<1> {
+    if !is_cpu(&h) {
+        return reference::linear_cross_entropy(h, w, targets, weights);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear_cross_entropy(
+        h.into_dispatch(),
+        w.into_dispatch(),
+        targets.clone(),
+        weights.clone(),
+    ))
+}
+
+/// Rotary embedding of rows at the given positions. Has no gradient.
+///
+/// # Shapes
+/// x `[N, heads * D]`; positions `[N]` -> `[N, heads * D]`
+pub fn rope(x: Tensor<2>, heads: usize, table: &RopeTable, positions: &Arc<[u32]>) -> Tensor<2> {
+    if !is_cpu(&x) {
+        return reference::rope(x, heads, table, positions);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::rope(
+        x.into_dispatch(),
+        heads,
+        table.clone(),
+        positions.clone(),
+    ))
+}
+
+/// Writes rows into a cache, in place where nobody else holds it. Has no gradient.
+///
+/// # Shapes
+/// cache `[slots * capacity, d]`; x `[N, d]`; at `[N]` rows of the cache -> the cache
+pub fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Tensor<2> {
+    if !is_cpu(&x) {
+        return reference::cache_write(cache, x, at);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::cache_write(
+        cache.into_dispatch(),
+        x.into_dispatch(),
+        at.clone(),
+    ))
+}
+
+/// Which part of a cache belongs to each row of a decoding step.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    /// Tokens one slot can hold.
+    pub capacity: usize,
+    /// Slot of each row `[B]`.
+    pub of_row: Arc<[u32]>,
+    /// Tokens in that slot, the new one included `[B]`.
+    pub lengths: Arc<[u32]>,
+}
+
+/// Attention of one new, rotated token per row over its slot. Has no gradient.
+///
+/// # Shapes
+/// q `[B, H * D]`; keys, values `[slots * capacity, Hkv * D]` -> `[B, H * D]`
+pub fn attention_cached(
+    q: Tensor<2>,
+    keys: &Tensor<2>,
+    values: &Tensor<2>,
+    heads: Heads,
+    slots: &Slots,
+) -> Tensor<2> {
+    if !is_cpu(&q) {
+        return reference::attention_cached(q, keys.clone(), values.clone(), heads, slots);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::attention_cached(
+        q.into_dispatch(),
+        keys.clone().into_dispatch(),
+        values.clone().into_dispatch(),
+        heads,
+        slots.clone(),
+    ))
+}
+
+/// One AdamW step, in place where nobody else holds the tensors. Has no gradient.
+pub fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
+    if !is_cpu(&gradient) {
+        return reference::adamw(p, gradient, step);
+    }
+    let (w, m, v) = <burn::backend::Dispatch as FusedOps>::adamw(
+        p.w.into_dispatch(),
+        p.m.into_dispatch(),
+        p.v.into_dispatch(),
+        gradient.into_dispatch(),
+        *step,
+    );
+    Moments {
+        w: Tensor::from_dispatch(w),
+        m: Tensor::from_dispatch(m),
+        v: Tensor::from_dispatch(v),
+    }
+}
+
+/// Sum of squares, for the global gradient norm.
+pub fn sum_of_squares(x: &Tensor<2>) -> f64 {
+    if is_cpu(x) {
+        let sum = <burn::backend::Dispatch as FusedOps>::sum_of_squares(x.clone().into_dispatch());
+        return f64::from(Tensor::<1>::from_dispatch(sum).into_scalar::<f32>());
+    }
+    f64::from(x.clone().square().sum().into_scalar::<f32>())
+}
+
+#[cfg(test)]
+mod tests;

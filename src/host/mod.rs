@@ -1,0 +1,10 @@
+//! The machine: files, the clock, processes, signals. Everything above asks
+//! here, so that what the program does to a computer is in one folder.
+//!
+//! Knows nothing of experiments, stores or models.
+
+pub mod clock;
+pub mod fs;
+pub mod lock;
+pub mod process;
+pub mod signal;

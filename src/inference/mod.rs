@@ -1,0 +1,5 @@
+//! Whoever turns prompts into replies, and whoever writes feedback on them.
+
+pub mod annotator;
+pub mod local;
+pub mod reference;

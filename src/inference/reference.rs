@@ -1,0 +1,261 @@
+//! The built-in annotator: knows the solution, works through it, names what
+//! the reply got wrong and by how much, gives a verdict and the right reply.
+//!
+//! Its working is written one known fact a step, so that a small model can
+//! learn to write it; the difference between what was written and what was
+//! found comes before the verdict, so that the verdict is one more known fact.
+
+use super::annotator::{Annotation, Annotator};
+use crate::base::failure::{Failure, Outcome};
+use crate::base::spec::spec;
+use crate::record::answer::{self, plain_number};
+use crate::record::protocol::{AnswerForm, Protocol};
+use crate::record::{Operation, Problem, Verdict};
+
+spec! {
+    /// The built-in annotator. It knows the solution of every problem and needs no network.
+    pub struct Reference {
+        /// Verdict that a reply is right.
+        correct: String = "judgement correct".to_owned(),
+        /// Verdict that it is not.
+        incorrect: String = "judgement incorrect".to_owned(),
+        /// A reply that gives an answer.
+        reply: String = "answer {answer}".to_owned(),
+        /// What an answer is.
+        answer: AnswerForm = AnswerForm::Number,
+        /// Whether the feedback names the kind of the mistake where it can be told: stopped early,
+        /// took away instead of adding.
+        explain: bool = false,
+    }
+}
+
+impl Annotator for Reference {
+    fn annotate(&self, problem: &Problem, reply: &str) -> Outcome<Annotation> {
+        let gold = problem.gold.filter(|_| !problem.solution.is_empty()).ok_or_else(|| {
+            Failure::input(format!("problem `{}` has no worked solution to annotate by", problem.id))
+        })?;
+        let protocol = self.protocol();
+        let given = answer::extract(&protocol, problem, reply);
+        let right = answer::is_equal(given, Some(gold));
+        let (verdict, words) = match right {
+            true => (Verdict::Correct, &self.correct),
+            false => (Verdict::Incorrect, &self.incorrect),
+        };
+        let (comparison, refined) = match self.answer {
+            AnswerForm::Number => (compare_numbers(given, gold), show(gold)),
+            AnswerForm::Expression => {
+                (compare_expressions(reply, right), expression(&problem.solution))
+            }
+        };
+        let mistake = match self.explain && !right {
+            true => format!(" {} ;", mistake(&problem.solution, given, gold)),
+            false => String::new(),
+        };
+        let work = match self.answer {
+            AnswerForm::Number => working(&problem.solution),
+            AnswerForm::Expression => plan(&problem.solution),
+        };
+        Ok(Annotation {
+            feedback: format!("{work} {comparison} ;{mistake} {words}"),
+            verdict,
+            refined: self.reply.replace("{answer}", &refined),
+        })
+    }
+}
+
+impl Reference {
+    /// The part of a protocol that reading an answer needs.
+    fn protocol(&self) -> Protocol {
+        Protocol {
+            question: String::new(),
+            feedback: String::new(),
+            refined_marker: String::new(),
+            reply: self.reply.clone(),
+            correct: self.correct.clone(),
+            incorrect: self.incorrect.clone(),
+            answer: self.answer,
+        }
+    }
+}
+
+/// `work: 15 - 8 = 7 ; 7 + 3 = 10 ;`
+pub fn working(solution: &[Operation]) -> String {
+    let mut text = "work:".to_owned();
+    for step in solution {
+        let operand = |word: &str| resolve(word, solution);
+        text += &format!(
+            " {} {} {} = {} ;",
+            operand(&step.left),
+            step.operator,
+            operand(&step.right),
+            show(step.result)
+        );
+    }
+    text
+}
+
+/// `work: number0 - number1 ;`, results of earlier steps being `step1`, `step2`.
+fn plan(solution: &[Operation]) -> String {
+    let mut text = "work:".to_owned();
+    for step in solution {
+        let operand = |word: &str| match word.strip_prefix('#').map(str::parse::<usize>) {
+            Some(Ok(index)) => format!("step{}", index + 1),
+            _ => word.to_owned(),
+        };
+        text += &format!(" {} {} {} ;", operand(&step.left), step.operator, operand(&step.right));
+    }
+    text
+}
+
+/// `wrote 12 found 10 off 2`
+pub fn compare_numbers(given: Option<f64>, found: f64) -> String {
+    match given {
+        Some(given) => {
+            format!("wrote {} found {} off {}", show(given), show(found), show((given - found).abs()))
+        }
+        None => format!("wrote nothing found {}", show(found)),
+    }
+}
+
+/// `wrote + number0 number1`, and whether that comes to the same.
+fn compare_expressions(reply: &str, right: bool) -> String {
+    let written: Vec<&str> = reply.split_whitespace().skip(1).take(12).collect();
+    let written = if written.is_empty() { "nothing".to_owned() } else { written.join(" ") };
+    format!("wrote {written} {}", if right { "same" } else { "differs" })
+}
+
+/// The solution as one prefix expression.
+pub fn expression(solution: &[Operation]) -> String {
+    fn of(word: &str, solution: &[Operation]) -> String {
+        match word.strip_prefix('#').map(str::parse::<usize>) {
+            Some(Ok(index)) if index < solution.len() => {
+                let step = &solution[index];
+                let before = &solution[..index];
+                format!("{} {} {}", step.operator, of(&step.left, before), of(&step.right, before))
+            }
+            _ => word.to_owned(),
+        }
+    }
+    match solution.len() {
+        0 => String::new(),
+        n => of(&format!("#{}", n - 1), solution),
+    }
+}
+
+fn mistake(solution: &[Operation], given: Option<f64>, gold: f64) -> &'static str {
+    let Some(given) = given else { return "no answer" };
+    let first = solution.first().and_then(|step| plain_number(&step.left));
+    if solution.iter().rev().skip(1).any(|step| step.result == given) || first == Some(given) {
+        return "stopped early";
+    }
+    for (index, step) in solution.iter().enumerate() {
+        let rest: f64 = solution[index..].last().map_or(0.0, |last| last.result);
+        let Some(operand) = plain_number(&step.right) else { continue };
+        let flipped = match step.operator {
+            '+' => rest - 2.0 * operand,
+            '-' => rest + 2.0 * operand,
+            _ => continue,
+        };
+        if flipped == given && rest == gold {
+            return "turned a step around";
+        }
+    }
+    "miscounted"
+}
+
+/// What an operand is in numbers.
+fn resolve(word: &str, solution: &[Operation]) -> String {
+    match word.strip_prefix('#').map(str::parse::<usize>) {
+        Some(Ok(index)) => solution.get(index).map_or_else(String::new, |step| show(step.result)),
+        _ => word.to_owned(),
+    }
+}
+
+/// A number without a needless decimal point.
+pub fn show(value: f64) -> String {
+    if value == value.trunc() && value.abs() < 1e15 { format!("{}", value as i64) } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem() -> Problem {
+        let step = |left: &str, operator, right: &str, result| Operation {
+            left: left.into(),
+            operator,
+            right: right.into(),
+            result,
+        };
+        Problem {
+            id: "p".into(),
+            question: "sam has 15 stones . sam eats 8 then buys 3 . how many ?".into(),
+            numbers: Vec::new(),
+            gold: Some(10.0),
+            solution: vec![step("15", '-', "8", 7.0), step("#0", '+', "3", 10.0)],
+            fingerprint: String::new(),
+        }
+    }
+
+    fn annotator(explain: bool) -> Reference {
+        Reference {
+            correct: "judgement correct".into(),
+            incorrect: "judgement incorrect".into(),
+            reply: "answer {answer}".into(),
+            answer: AnswerForm::Number,
+            explain,
+        }
+    }
+
+    #[test]
+    fn feedback_works_through_the_problem_and_names_the_difference() {
+        let said = annotator(false).annotate(&problem(), "answer 12").expect("annotates");
+        assert_eq!(
+            said.feedback,
+            "work: 15 - 8 = 7 ; 7 + 3 = 10 ; wrote 12 found 10 off 2 ; judgement incorrect"
+        );
+        assert_eq!((said.verdict, said.refined.as_str()), (Verdict::Incorrect, "answer 10"));
+        let said = annotator(false).annotate(&problem(), "answer 10").expect("annotates");
+        assert_eq!(said.verdict, Verdict::Correct);
+        let said = annotator(false).annotate(&problem(), "sam").expect("annotates");
+        assert!(said.feedback.ends_with("wrote nothing found 10 ; judgement incorrect"));
+    }
+
+    #[test]
+    fn mistakes_are_named_where_they_can_be_told() {
+        for (reply, name) in [
+            ("answer 7", "stopped early"),
+            ("answer 4", "turned a step around"),
+            ("answer 11", "miscounted"),
+            ("what", "no answer"),
+        ] {
+            let said = annotator(true).annotate(&problem(), reply).expect("annotates");
+            assert!(said.feedback.contains(&format!("; {name} ;")), "{}", said.feedback);
+        }
+    }
+
+    #[test]
+    fn expressions_are_worked_in_symbols() {
+        let mut p = problem();
+        p.numbers = vec![15.0, 8.0, 3.0];
+        p.solution[0].left = "number0".into();
+        p.solution[0].right = "number1".into();
+        p.solution[1].right = "number2".into();
+        let annotator = Reference { answer: AnswerForm::Expression, ..annotator(false) };
+        let said = annotator.annotate(&p, "answer - number0 number2").expect("annotates");
+        assert_eq!(
+            said.feedback,
+            "work: number0 - number1 ; step1 + number2 ; wrote - number0 number2 differs ; judgement incorrect"
+        );
+        assert_eq!(said.refined, "answer + - number0 number1 number2");
+        let right = annotator.annotate(&p, &said.refined).expect("annotates");
+        assert_eq!(right.verdict, Verdict::Correct);
+    }
+
+    #[test]
+    fn a_problem_without_a_solution_is_refused() {
+        let mut p = problem();
+        p.solution.clear();
+        assert!(annotator(false).annotate(&p, "answer 10").is_err());
+    }
+}

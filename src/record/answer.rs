@@ -1,0 +1,210 @@
+//! Reading answers and verdicts out of generated text. One place for every
+//! rule; each says where it comes from.
+//!
+//! Nothing is guessed: a text without an answer has none, feedback without a
+//! verdict is `Unparsed`, and both are counted.
+
+use super::protocol::{AnswerForm, Protocol};
+use super::{Problem, Verdict};
+
+/// Two answers closer than this are equal (absolutely, or relative to the gold answer).
+const TOLERANCE: f64 = 1e-4;
+
+/// The answer that a reply gives, if one can be read.
+pub fn extract(protocol: &Protocol, problem: &Problem, text: &str) -> Option<f64> {
+    match protocol.answer {
+        AnswerForm::Number => number(marker(protocol), text),
+        AnswerForm::Expression => expression(marker(protocol), text, &problem.numbers),
+    }
+}
+
+/// Whether a reply gives the gold answer.
+pub fn is_right(protocol: &Protocol, problem: &Problem, text: &str) -> bool {
+    is_equal(extract(protocol, problem, text), problem.gold)
+}
+
+/// Whether an answer is the gold answer.
+pub fn is_equal(answer: Option<f64>, gold: Option<f64>) -> bool {
+    match (answer, gold) {
+        (Some(answer), Some(gold)) => (answer - gold).abs() <= TOLERANCE * gold.abs().max(1.0),
+        _ => false,
+    }
+}
+
+/// What feedback judges a reply to be: the verdict that comes last.
+pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
+    let padded = format!(" {feedback} ");
+    let last = |words: &str| padded.rfind(&format!(" {words} "));
+    match (last(&protocol.correct), last(&protocol.incorrect)) {
+        (Some(yes), Some(no)) if yes > no => Verdict::Correct,
+        (Some(_), None) => Verdict::Correct,
+        (_, Some(_)) => Verdict::Incorrect,
+        (None, None) => Verdict::Unparsed,
+    }
+}
+
+/// The words of the reply template before the answer.
+fn marker(protocol: &Protocol) -> &str {
+    protocol.reply.split("{answer}").next().unwrap_or_default().trim()
+}
+
+/// What follows the last marker, or everything where there is none.
+fn after_marker<'a>(marker: &str, text: &'a str) -> (&'a str, bool) {
+    match text.rfind(marker) {
+        Some(at) if !marker.is_empty() => (&text[at + marker.len()..], true),
+        _ => (text, false),
+    }
+}
+
+/// The first number after the last marker; without a marker, the last number.
+///
+/// # Source
+/// The flexible rule of lm-evaluation-harness for GSM8K takes the last number
+/// of the text; a marker of our own comes first.
+fn number(marker: &str, text: &str) -> Option<f64> {
+    let (rest, marked) = after_marker(marker, text);
+    let mut numbers = rest.split_whitespace().filter_map(plain_number);
+    if marked { numbers.next() } else { numbers.next_back() }
+}
+
+/// A number as people write it: `1,080`, `$5`, `12.50`, `-3`, `7.`.
+pub fn plain_number(word: &str) -> Option<f64> {
+    let bare: String = word
+        .trim_start_matches('$')
+        .trim_end_matches(['.', '%', '!', '?', ';', ':'])
+        .chars()
+        .filter(|&c| c != ',')
+        .collect();
+    let digits = bare.strip_prefix('-').unwrap_or(&bare);
+    let plain = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if plain { bare.parse().ok() } else { None }
+}
+
+/// The value of the prefix expression after the last marker.
+fn expression(marker: &str, text: &str, numbers: &[f64]) -> Option<f64> {
+    let (rest, _) = after_marker(marker, text);
+    let mut words = rest.split_whitespace();
+    let value = prefix(&mut words, numbers, 0)?;
+    // Something behind a whole expression makes it another one.
+    words.next().is_none().then_some(value).filter(|value| value.is_finite())
+}
+
+/// Reads one prefix expression: an operator and two of them, or an operand.
+fn prefix<'a>(
+    words: &mut impl Iterator<Item = &'a str>,
+    numbers: &[f64],
+    depth: u32,
+) -> Option<f64> {
+    // Deeper than any text we generate; keeps garbage from exhausting the stack.
+    if depth > 64 {
+        return None;
+    }
+    let word = words.next()?;
+    match word {
+        "+" | "-" | "*" | "/" => {
+            let left = prefix(words, numbers, depth + 1)?;
+            let right = prefix(words, numbers, depth + 1)?;
+            Some(match word {
+                "+" => left + right,
+                "-" => left - right,
+                "*" => left * right,
+                _ => left / right,
+            })
+        }
+        _ => match word.strip_prefix("number") {
+            Some(index) => numbers.get(index.parse::<usize>().ok()?).copied(),
+            None => plain_number(word),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(numbers: &[f64]) -> Problem {
+        Problem {
+            id: "p".into(),
+            question: "?".into(),
+            numbers: numbers.to_vec(),
+            gold: Some(8.0),
+            solution: Vec::new(),
+            fingerprint: String::new(),
+        }
+    }
+
+    fn protocol(answer: AnswerForm) -> Protocol {
+        Protocol {
+            question: "Q: {question} A:".into(),
+            feedback: "Q: {question} R: {reply} F:".into(),
+            refined_marker: "refined:".into(),
+            reply: "answer {answer}".into(),
+            correct: "judgement correct".into(),
+            incorrect: "judgement incorrect".into(),
+            answer,
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_written() {
+        let p = protocol(AnswerForm::Number);
+        for (text, want) in [
+            ("answer 10", Some(10.0)),
+            ("answer 3 or answer 4 .", Some(4.0)),
+            ("answer 3 or 4", Some(3.0)),
+            ("it is 1,080 .", Some(1080.0)),
+            ("costs $12.50 .", Some(12.5)),
+            ("12 then -3", Some(-3.0)),
+            ("answer", None),
+            ("answer nothing", None),
+            ("", None),
+            ("1.2.3", None),
+        ] {
+            assert_eq!(extract(&p, &problem(&[]), text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_computed_over_the_questions_numbers() {
+        let p = protocol(AnswerForm::Expression);
+        for (text, want) in [
+            ("answer - number0 number1", Some(8.0)),
+            ("answer * + number0 2 number1", Some(56.0)),
+            ("answer / number0 4", Some(3.0)),
+            ("answer number7", None),
+            ("answer - number0", None),
+            ("answer - number0 number1 number1", None),
+            ("answer / number0 0", None),
+            ("answer", None),
+        ] {
+            assert_eq!(extract(&p, &problem(&[12.0, 4.0]), text), want, "{text}");
+        }
+        let deep = format!("answer {}", "+ ".repeat(100_000));
+        assert_eq!(extract(&p, &problem(&[]), &deep), None);
+        assert!(is_right(&p, &problem(&[12.0, 4.0]), "answer - number0 number1"));
+    }
+
+    #[test]
+    fn the_last_verdict_counts_and_none_is_unparsed() {
+        let p = protocol(AnswerForm::Number);
+        for (text, want) in [
+            ("work: ; judgement correct", Verdict::Correct),
+            ("judgement incorrect", Verdict::Incorrect),
+            ("judgement correct ; no , judgement incorrect", Verdict::Incorrect),
+            ("judgement incorrect ; no , judgement correct", Verdict::Correct),
+            ("judgement", Verdict::Unparsed),
+            ("prejudgement correct", Verdict::Unparsed),
+        ] {
+            assert_eq!(verdict(&p, text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn equality_has_a_tolerance_and_no_answer_is_wrong() {
+        assert!(is_equal(Some(2.0 / 3.0), Some(0.66667)));
+        assert!(!is_equal(Some(0.67), Some(0.66667)));
+        assert!(!is_equal(None, Some(1.0)));
+        assert!(!is_equal(Some(1.0), None));
+    }
+}

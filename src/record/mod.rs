@@ -1,0 +1,193 @@
+//! What flows along the edges: the rows of the artifacts.
+//!
+//! Every row is one line of JSON. A row carries what made it, so that any
+//! number in a report can be followed back to the text it came from. Nothing
+//! here knows of files, models or stages.
+
+pub mod answer;
+pub mod metric;
+pub mod protocol;
+
+use serde::{Deserialize, Serialize};
+
+/// A question with what is known about its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Unique within its data set, such as `test-17`.
+    pub id: String,
+    /// The text shown to a model.
+    pub question: String,
+    /// Values of `number0`, `number1`, ... where the text is masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<f64>,
+    /// The right answer. Only annotators and reports may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<f64>,
+    /// The way to the answer, one operation after another, where it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub solution: Vec<Operation>,
+    /// What two problems must not share to count as different ones (number
+    /// tuple and operations, say); pools are disjoint in it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+}
+
+/// One step of a worked solution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Left operand as written: a number, `number0`, or `#0` for step 0's result.
+    pub left: String,
+    /// One of `+ - * /`.
+    pub operator: char,
+    /// Right operand as written.
+    pub right: String,
+    /// What it comes to.
+    pub result: f64,
+}
+
+/// A training text. The loss is taken on the completion and the end mark only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// Unique within its set; names the item it was made of.
+    pub id: String,
+    /// Context without loss.
+    pub prompt: String,
+    /// What the model shall say.
+    pub completion: String,
+}
+
+/// What somebody judged a reply to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The reply answers the question.
+    Correct,
+    /// It does not.
+    Incorrect,
+    /// The feedback holds no verdict that can be read.
+    Unparsed,
+}
+
+/// A question, a reply, and what was said about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dialogue {
+    /// The question.
+    pub problem: Problem,
+    /// The reply `r`, as generated.
+    pub reply: String,
+    /// The feedback `f`, as generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<String>,
+    /// What the feedback judges the reply to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The refined reply `r̂`, as generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refined: Option<String>,
+    /// Tokens read as prompts and written in making this row.
+    #[serde(default)]
+    pub tokens: Tokens,
+}
+
+/// Token counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Tokens read as prompts.
+    pub read: u64,
+    /// Tokens written.
+    pub written: u64,
+}
+
+impl std::ops::AddAssign for Tokens {
+    fn add_assign(&mut self, other: Tokens) {
+        self.read += other.read;
+        self.written += other.written;
+    }
+}
+
+/// What a filter or an annotator did, in numbers (`tally.json`).
+///
+/// Gold answers are used for these figures only, never for a decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Items that came in.
+    pub seen: u64,
+    /// Items that went on.
+    pub kept: u64,
+    /// Items that did not, by reason.
+    pub dropped: std::collections::BTreeMap<String, u64>,
+    /// Items of `seen` whose reply `r` was right.
+    pub reply_right: u64,
+    /// Items of `seen` whose refined reply was right.
+    pub refined_right: u64,
+    /// Items of `kept` whose refined reply was right.
+    pub kept_right: u64,
+    /// Items whose verdict on `r` agrees with gold.
+    pub verdict_right: u64,
+    /// Items with a wrong `r`.
+    pub reply_wrong: u64,
+    /// Items with a wrong `r` that the verdict calls incorrect.
+    pub wrong_caught: u64,
+    /// Items whose feedback held no verdict.
+    pub verdict_unparsed: u64,
+    /// Tokens read and written.
+    pub tokens: Tokens,
+}
+
+/// What a training did (`train.json`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainLog {
+    /// Optimizer steps of this training.
+    pub steps: u64,
+    /// Optimizer steps since the random start, over the chain of models.
+    pub steps_total: u64,
+    /// Distinct examples.
+    pub examples: u64,
+    /// Tokens seen, prompts and repeats included.
+    pub tokens: u64,
+    /// Tokens with loss.
+    pub tokens_supervised: u64,
+    /// Tokens seen since the random start, over the chain of models.
+    pub tokens_total: u64,
+    /// Mean loss in nats per supervised token, at evenly spaced steps: (step, loss).
+    pub curve: Vec<(u64, f64)>,
+    /// Held-out checks that gated the end of the training: (step, share right).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gate: Vec<(u64, f64)>,
+}
+
+/// Outcomes of an evaluation (`scores.json`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The data set's name.
+    pub dataset: String,
+    /// One entry for each mode asked for.
+    pub modes: Vec<ModeScores>,
+    /// Verdicts of the model's own feedback on its direct replies, if it wrote any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<Tally>,
+    /// Tokens read and written.
+    pub tokens: Tokens,
+}
+
+/// Outcomes of one mode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModeScores {
+    /// `direct`, `refine`, `consistency` or `consistency-refine`.
+    pub mode: String,
+    /// One entry for each problem, in the data set's order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What came of one problem.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The problem.
+    pub id: String,
+    /// The answer that was read out of the text, if one could be.
+    pub answer: Option<f64>,
+    /// Whether it is the gold answer.
+    pub correct: bool,
+    /// Digest of everything that was generated for it.
+    pub text: String,
+}

@@ -1,0 +1,181 @@
+//! One step, from an empty folder to a published record, under its lock.
+
+use crate::{
+    base::{
+        failure::{Class, Failure, Outcome},
+        hash::Digest,
+        seed::Seed,
+    },
+    host::{clock, fs, lock::Lock, signal::StopFlag},
+    plan::Step,
+    runner::executor::Executor,
+    stages::{
+        kind::Stage,
+        work::{Parts, Progress, Work},
+    },
+    store::{
+        Lookup, Store,
+        artifact::Artifact,
+        record::{ActionRecord, Output, Provenance},
+    },
+};
+use std::time::{Duration, Instant};
+
+/// All that is needed for one attempt.
+pub struct Attempt<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Its stage.
+    pub stage: &'a dyn Stage,
+    /// Its identity.
+    pub identity: String,
+    /// The identity's digest.
+    pub key: Digest,
+    /// What it reads: role, number and title of the step that made it, artifact.
+    pub inputs: Vec<(String, usize, String, Output)>,
+    /// Its seed.
+    pub seed: Seed,
+    /// The device as asked for.
+    pub device: String,
+    /// Threads it may keep busy.
+    pub threads: usize,
+    /// The run's name.
+    pub run: String,
+    /// Whether every stored byte is read before it is trusted.
+    pub verify: bool,
+    /// Raised when all shall end soon.
+    pub stop: StopFlag,
+}
+
+/// What came of it.
+pub enum Ended {
+    /// It is done. The flag says that another process did it.
+    Done(Box<ActionRecord>, bool),
+    /// An input, made by this step, turned out to be damaged.
+    Damaged(usize, String),
+    /// It failed, or was asked to end.
+    Failed(Failure),
+}
+
+/// Hears how far a stage is.
+pub type Listener<'a> = &'a (dyn Fn(Progress) + Sync);
+
+impl Attempt<'_> {
+    /// Runs the step, or takes over what another process makes of it.
+    ///
+    /// `waiting` hears who is waited for.
+    pub fn run(
+        self,
+        store: &Store,
+        executor: &dyn Executor,
+        waiting: &dyn Fn(String),
+        listener: Listener<'_>,
+    ) -> Ended {
+        match self.try_run(store, executor, waiting, listener) {
+            Ok(ended) => ended,
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+
+    fn try_run(
+        self,
+        store: &Store,
+        executor: &dyn Executor,
+        waiting: &dyn Fn(String),
+        listener: Listener<'_>,
+    ) -> Outcome<Ended> {
+        let _lock = self.lock(store, waiting)?;
+        match store.look_up(&self.key, self.verify)? {
+            Lookup::Hit(record) => return Ok(Ended::Done(record, true)),
+            Lookup::Damaged(_) => store.quarantine(&self.key)?,
+            Lookup::Miss => {}
+        }
+        for (_, maker, _, output) in &self.inputs {
+            if let Some(why) = store.damage_of(output)? {
+                return Ok(Ended::Damaged(*maker, why));
+            }
+        }
+        let folder = store.attempt(&self.key)?;
+        let (started, clock) = (clock::unix_seconds(), Instant::now());
+        let artifact = |output: &Output, from: &str| Artifact::new(store, output.clone(), from);
+        let work = Work::new(Parts {
+            seed: self.seed,
+            inputs: self
+                .inputs
+                .iter()
+                .map(|(role, _, title, output)| (role.clone(), artifact(output, title)))
+                .collect(),
+            outputs: self.step.shape.outputs.iter().map(|(name, _)| name.clone()).collect(),
+            attempt: folder.clone(),
+            partial: store.partial(&self.key),
+            device: self.device.clone(),
+            threads: self.threads,
+            stop: self.stop.clone(),
+            listener,
+        })?;
+        if let Err(failure) = executor.execute(&self.step.title, self.stage, &work) {
+            fs::remove_folder(&folder)?;
+            return Err(failure);
+        }
+        let outputs = self.take_in(store, &work)?;
+        let said = work.said().clone();
+        let record = ActionRecord {
+            key: self.key,
+            kind: self.step.shape.kind.clone(),
+            identity: self.identity,
+            outputs,
+            metrics: said.metrics,
+            warnings: said.warnings,
+            provenance: Provenance {
+                step: self.step.logical[0].clone(),
+                run: self.run,
+                host: clock::host_name(),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                device: self.device,
+                started,
+                seconds: clock.elapsed().as_secs_f64(),
+            },
+        };
+        store.publish(&record, &folder)?;
+        Ok(Ended::Done(Box::new(record), false))
+    }
+
+    /// Takes the step's lock; while somebody else has it, waits.
+    fn lock(&self, store: &Store, waiting: &dyn Fn(String)) -> Outcome<Lock> {
+        let mut pause = Duration::from_millis(5);
+        let mut told = false;
+        loop {
+            match store.try_lock(&self.key)? {
+                Ok(lock) => return Ok(lock),
+                Err(holder) if !told && pause > Duration::from_millis(100) => {
+                    waiting(holder);
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            if self.stop.is_raised() {
+                return Err(Failure::interrupted());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+    }
+
+    fn take_in(&self, store: &Store, work: &Work) -> Outcome<Vec<Output>> {
+        let mut outputs = Vec::new();
+        for (name, kind) in &self.step.shape.outputs {
+            let files = store.take_in(&work.outputs()[name])?;
+            if files.is_empty() {
+                return Err(Failure::new(
+                    Class::Input,
+                    format!(
+                        "step `{}` ended without a file for its output `{name}`",
+                        self.step.title
+                    ),
+                ));
+            }
+            outputs.push(Output::new(name, *kind, files));
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,23 @@
+//! Running a plan: what is ready, what is stored, what must be done, and what
+//! to do when something fails or a person wants to stop.
+//!
+//! ```text
+//! judge.rs     is it stored? why not?          (the same for `plan` and `run`)
+//! state.rs     one state for each step, and what may follow what
+//! drive.rs     the loop of a run
+//! turn.rs      its turns: judge, queue, start, end, settle
+//! attempt.rs   one step under its lock, from folder to record
+//! executor.rs  where a stage's code runs
+//! event.rs     what happened, for those who watch
+//! ```
+//! Knows nothing of manifests, consoles or tensors.
+
+pub mod attempt;
+pub mod drive;
+pub mod event;
+pub mod executor;
+pub mod judge;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod turn;

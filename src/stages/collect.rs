@@ -1,0 +1,132 @@
+//! Kind `collect`: problems, a model and an annotator -> `D_meta` and `D_QA`.
+//!
+//! The model answers (`r`), the annotator writes feedback (`f`) and a refined
+//! reply (`r̂`). `D_meta` is (p, r, f, r̂) as examples of one completion, `D_QA`
+//! is (p, r̂). Randomness: sampling, and which corrected replies are shown once
+//! more as right ones.
+//!
+//! # Source
+//! Lu et al., SELF, arXiv 2310.00533, section 3.1.
+
+use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::failure::Outcome;
+use crate::base::spec::{Ref, Use, spec};
+use crate::inference::annotator::{Annotation, AnnotatorSpec};
+use crate::inference::local::Manner;
+use crate::record::protocol::Protocol;
+use crate::record::{Dialogue, Example, Problem, Tally, Verdict};
+use crate::stages::kind::{Kind, Stage};
+use crate::stages::speaking::{self, BATCH, Speaker};
+use crate::stages::tallying::{Judged, tally};
+use crate::stages::work::Work;
+
+spec! {
+    /// Collects the meta-skill corpus: a model answers, an annotator writes feedback and a refined
+    /// reply. Gives `meta` (feedback and refinement to be learnt), `qa` (questions with refined
+    /// replies), `dialogues` (everything) and `tally`.
+    pub struct Collect {
+        /// Model that answers.
+        model: Ref<Model>,
+        /// Problems; the annotator may look at the gold answers.
+        problems: Ref<Problems>,
+        /// Who writes feedback and refined replies.
+        annotator: Use<AnnotatorSpec>,
+        /// Texts.
+        protocol: Use<Protocol>,
+        /// Softmax temperature of the answers; 0 is greedy.
+        temperature: f64 = 0.7,
+        /// Most tokens of an answer.
+        max_tokens: u64 = 16,
+        /// Share of the wrong answers whose refined reply is annotated once more, as a right one,
+        /// so that both verdicts are learnt.
+        balance: f64 = 0.5,
+    }
+}
+
+/// This kind's row in the table.
+pub const KIND: Kind = Kind::of::<Collect>("collect", "stage", 1, true);
+
+impl Stage for Collect {
+    fn outputs(&self) -> Vec<(String, ArtifactKind)> {
+        vec![
+            ("meta".into(), ArtifactKind::Examples),
+            ("qa".into(), ArtifactKind::Examples),
+            ("dialogues".into(), ArtifactKind::Dialogues),
+            ("tally".into(), ArtifactKind::Tally),
+        ]
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn run(&self, work: &Work) -> Outcome<()> {
+        let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
+        let dialogues = self.answers(work, problems)?;
+        let annotator = self.annotator.open()?;
+        let mut chance = work.seed().derive("balance").rng();
+        let (mut meta, mut qa, mut annotated) = (Vec::new(), Vec::new(), Vec::new());
+        for dialogue in dialogues {
+            work.check()?;
+            let annotation = annotator.annotate(&dialogue.problem, &dialogue.reply)?;
+            let refined = annotation.refined.clone();
+            let problem = &dialogue.problem;
+            meta.push(self.lesson(problem, &dialogue.reply, &annotation, "meta"));
+            if annotation.verdict == Verdict::Incorrect && chance.unit_f64() < self.balance {
+                let again = annotator.annotate(problem, &refined)?;
+                meta.push(self.lesson(problem, &refined, &again, "meta-right"));
+            }
+            qa.push(Example {
+                id: format!("qa-{}", problem.id),
+                prompt: self.protocol.question_prompt(problem),
+                completion: refined.clone(),
+            });
+            annotated.push(Dialogue {
+                feedback: Some(annotation.feedback),
+                verdict: Some(annotation.verdict),
+                refined: Some(refined),
+                ..dialogue
+            });
+        }
+        let judged: Vec<Judged> =
+            annotated.iter().map(|d| Judged::of(&self.protocol, d, None)).collect();
+        let counts = Tally { kept: qa.len() as u64, ..tally(&judged) };
+        work.output("meta").write_rows("examples.jsonl", &meta)?;
+        work.output("qa").write_rows("examples.jsonl", &qa)?;
+        work.output("dialogues").write_rows("dialogues.jsonl", &annotated)?;
+        work.output("tally").write_json("tally.json", &counts)
+    }
+}
+
+impl Collect {
+    fn answers(&self, work: &Work, problems: Vec<Problem>) -> Outcome<Vec<Dialogue>> {
+        let prompts: Vec<String> =
+            problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
+        let manner = Manner {
+            temperature: self.temperature,
+            max_tokens: self.max_tokens as usize,
+            stop: None,
+            batch: BATCH,
+        };
+        let said = Speaker::new(work)?.ask("answers", &prompts, work.seed(), &manner)?;
+        work.metric("generated-tokens", speaking::total(&said).written as f64);
+        let dialogue = |(problem, said): (Problem, speaking::Said)| Dialogue {
+            problem,
+            reply: said.text,
+            feedback: None,
+            verdict: None,
+            refined: None,
+            tokens: said.tokens,
+        };
+        Ok(problems.into_iter().zip(said).map(dialogue).collect())
+    }
+
+    /// Feedback and refined reply as one completion.
+    fn lesson(&self, problem: &Problem, reply: &str, said: &Annotation, kind: &str) -> Example {
+        Example {
+            id: format!("{kind}-{}", problem.id),
+            prompt: self.protocol.feedback_prompt(problem, reply),
+            completion: self.protocol.feedback_completion(&said.feedback, &said.refined),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Kind `examples`: problems -> training texts with the direct answer. A share
+//! of the answers can be made wrong, for a base model that leaves headroom.
+//! Randomness: which answers are wrong, and by how much.
+
+use crate::base::artifact::{ArtifactKind, Problems};
+use crate::base::failure::{Failure, Outcome};
+use crate::base::spec::{Ref, Use, spec};
+use crate::inference::reference::{expression, show};
+use crate::record::protocol::{AnswerForm, Protocol};
+use crate::record::{Example, Problem};
+use crate::stages::kind::{Kind, Stage};
+use crate::stages::work::Work;
+
+spec! {
+    /// Turns problems into training texts: the question, and a reply with the answer.
+    pub struct Examples {
+        /// Problems with gold answers.
+        problems: Ref<Problems>,
+        /// Texts.
+        protocol: Use<Protocol>,
+        /// Share of the answers that are off by 1 to 3 (numbers only).
+        noise: f64 = 0.0,
+        /// Answers that are made wrong stay in `0..=largest`.
+        largest: u64 = 20,
+    }
+}
+
+/// This kind's row in the table.
+pub const KIND: Kind = Kind::of::<Examples>("examples", "stage", 1, true);
+
+impl Stage for Examples {
+    fn outputs(&self) -> Vec<(String, ArtifactKind)> {
+        vec![("examples".into(), ArtifactKind::Examples)]
+    }
+
+    fn run(&self, work: &Work) -> Outcome<()> {
+        let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
+        let mut rng = work.seed().rng();
+        let mut examples = Vec::with_capacity(problems.len());
+        for problem in &problems {
+            let gold = problem.gold.ok_or_else(|| {
+                Failure::input(format!("problem `{}` has no gold answer", problem.id))
+            })?;
+            let answer = match self.protocol.answer {
+                AnswerForm::Expression => expression(&problem.solution),
+                AnswerForm::Number if rng.unit_f64() < self.noise => loop {
+                    let by = 1.0 + rng.below(3) as f64;
+                    let wrong = if rng.below(2) == 0 { gold + by } else { gold - by };
+                    if (0.0..=self.largest as f64).contains(&wrong) {
+                        break show(wrong);
+                    }
+                },
+                AnswerForm::Number => show(gold),
+            };
+            examples.push(Example {
+                id: format!("direct-{}", problem.id),
+                prompt: self.protocol.question_prompt(problem),
+                completion: self.protocol.reply_with(&answer),
+            });
+        }
+        work.output("examples").write_rows("examples.jsonl", &examples)
+    }
+}

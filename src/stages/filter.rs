@@ -1,0 +1,174 @@
+//! Kind `filter`: refined dialogues and a model -> `D_evol`, the pairs (p, r̂)
+//! that the model's own feedback lets through, and a tally of what was dropped
+//! and why. No gold answer takes part in the decision. Randomness: sampling.
+//!
+//! # Source
+//! Lu et al., SELF, arXiv 2310.00533, section 3.2: the model judges its own
+//! refined reply once more.
+
+use crate::base::artifact::{ArtifactKind, Dialogues, Model};
+use crate::base::failure::Outcome;
+use crate::base::spec::{Ref, Use, choice, spec};
+use crate::inference::local::Manner;
+use crate::record::answer;
+use crate::record::protocol::Protocol;
+use crate::record::{Dialogue, Example, Tally, Tokens, Verdict};
+use crate::stages::kind::{Kind, Stage};
+use crate::stages::self_feedback::feedback_manner;
+use crate::stages::speaking::{BATCH, Said, Speaker};
+use crate::stages::tallying::{Judged, tally};
+use crate::stages::work::Work;
+
+choice! {
+    /// What lets a refined reply through.
+    pub enum Rule {
+        /// The model's feedback on the refined reply calls it correct.
+        Judgement = "judgement",
+        /// Refining the refined reply once more does not change its answer.
+        FixedPoint = "fixed-point",
+        /// Both of these.
+        Both = "both",
+        /// Every refined reply with an answer in it.
+        None = "none",
+    }
+}
+
+spec! {
+    /// Keeps the refined replies that the model itself finds right.
+    pub struct Filter {
+        /// Model that judges; in self-evolution the one that refined.
+        model: Ref<Model>,
+        /// Dialogues with refined replies.
+        dialogues: Ref<Dialogues>,
+        /// Texts.
+        protocol: Use<Protocol>,
+        /// What lets a reply through.
+        rule: Rule = Rule::Judgement,
+        /// Softmax temperature of the feedback on refined replies; 0 is greedy.
+        temperature: f64 = 0.0,
+        /// Most tokens of that feedback.
+        max_tokens: u64 = 64,
+    }
+}
+
+/// This kind's row in the table.
+pub const KIND: Kind = Kind::of::<Filter>("filter", "stage", 1, true);
+
+/// What the model says of a refined reply.
+struct Second {
+    verdict: Verdict,
+    /// Whether refining it again gives the same answer.
+    stable: bool,
+    tokens: Tokens,
+}
+
+impl Stage for Filter {
+    fn outputs(&self) -> Vec<(String, ArtifactKind)> {
+        vec![("kept".into(), ArtifactKind::Examples), ("tally".into(), ArtifactKind::Tally)]
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn run(&self, work: &Work) -> Outcome<()> {
+        let dialogues: Vec<Dialogue> = work.input("dialogues")?.rows("dialogues.jsonl")?;
+        let seconds = self.judge(work, &dialogues)?;
+        let (mut kept, mut judged) = (Vec::new(), Vec::new());
+        let mut tokens = Tokens::default();
+        for (dialogue, second) in dialogues.iter().zip(&seconds) {
+            tokens += second.tokens;
+            let dropped = self.reason(dialogue, second);
+            judged.push(Judged::of(&self.protocol, dialogue, dropped));
+            if let (None, Some(refined)) = (dropped, &dialogue.refined) {
+                kept.push(Example {
+                    id: format!("evol-{}", dialogue.problem.id),
+                    prompt: self.protocol.question_prompt(&dialogue.problem),
+                    completion: refined.clone(),
+                });
+            }
+        }
+        let mut counts: Tally = tally(&judged);
+        counts.tokens += tokens;
+        work.metric("generated-tokens", tokens.written as f64);
+        work.metric("kept", kept.len() as f64);
+        work.output("kept").write_rows("examples.jsonl", &kept)?;
+        work.output("tally").write_json("tally.json", &counts)
+    }
+}
+
+impl Filter {
+    /// Lets the model look at every refined reply that holds an answer.
+    fn judge(&self, work: &Work, dialogues: &[Dialogue]) -> Outcome<Vec<Second>> {
+        let speaker = Speaker::new(work)?;
+        let refined = |d: &Dialogue| d.refined.clone().unwrap_or_default();
+        let prompts: Vec<String> = dialogues
+            .iter()
+            .map(|d| self.protocol.feedback_prompt(&d.problem, &refined(d)))
+            .collect();
+        let nothing = || vec![silence(); dialogues.len()];
+        let feedback = match self.rule {
+            Rule::None => nothing(),
+            _ => {
+                let manner = feedback_manner(&self.protocol, self.temperature, self.max_tokens);
+                speaker.ask("judgements", &prompts, work.seed(), &manner)?
+            }
+        };
+        let again = match self.rule {
+            Rule::None | Rule::Judgement => nothing(),
+            Rule::FixedPoint | Rule::Both => {
+                let prompts: Vec<String> = dialogues
+                    .iter()
+                    .zip(&feedback)
+                    .map(|(d, f)| self.protocol.refine_prompt(&d.problem, &refined(d), &f.text))
+                    .collect();
+                let manner = Manner {
+                    temperature: self.temperature,
+                    max_tokens: 16,
+                    stop: None,
+                    batch: BATCH,
+                };
+                speaker.ask("second refinements", &prompts, work.seed().derive("again"), &manner)?
+            }
+        };
+        Ok(dialogues
+            .iter()
+            .zip(feedback.iter().zip(&again))
+            .map(|(d, (f, a))| {
+                let answer = |text: &str| answer::extract(&self.protocol, &d.problem, text);
+                let first = answer(&refined(d));
+                let mut tokens = f.tokens;
+                tokens += a.tokens;
+                Second {
+                    verdict: answer::verdict(&self.protocol, &f.text),
+                    stable: first.is_some() && first == answer(&a.text),
+                    tokens,
+                }
+            })
+            .collect())
+    }
+
+    /// Why a refined reply is dropped, if it is.
+    fn reason(&self, dialogue: &Dialogue, second: &Second) -> Option<&'static str> {
+        let Some(refined) = dialogue.refined.as_deref() else { return Some("not refined") };
+        if answer::extract(&self.protocol, &dialogue.problem, refined).is_none() {
+            return Some("no answer");
+        }
+        let judged = match second.verdict {
+            Verdict::Correct => None,
+            Verdict::Incorrect => Some("judged incorrect"),
+            Verdict::Unparsed => Some("judgement unreadable"),
+        };
+        let moved = (!second.stable).then_some("changed when refined again");
+        match self.rule {
+            Rule::None => None,
+            Rule::Judgement => judged,
+            Rule::FixedPoint => moved,
+            Rule::Both => judged.or(moved),
+        }
+    }
+}
+
+fn silence() -> Said {
+    Said { text: String::new(), tokens: Tokens::default(), cut: false }
+}

@@ -1,0 +1,69 @@
+//! Kind `generate`: problems and a model -> dialogues with the model's replies
+//! (the paper's `r`). Randomness: sampling, one seed for each problem.
+
+use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::failure::Outcome;
+use crate::base::spec::{Ref, Use, spec};
+use crate::inference::local::Manner;
+use crate::record::protocol::Protocol;
+use crate::record::{Dialogue, Problem};
+use crate::stages::kind::{Kind, Stage};
+use crate::stages::speaking::{self, BATCH, Speaker};
+use crate::stages::work::Work;
+
+spec! {
+    /// Lets a model answer every problem once.
+    pub struct Generate {
+        /// Model that answers.
+        model: Ref<Model>,
+        /// Problems to answer; their gold answers are not looked at.
+        problems: Ref<Problems>,
+        /// Texts.
+        protocol: Use<Protocol>,
+        /// Softmax temperature; 0 is greedy.
+        temperature: f64 = 0.7,
+        /// Most tokens of a reply.
+        max_tokens: u64 = 16,
+    }
+}
+
+/// This kind's row in the table.
+pub const KIND: Kind = Kind::of::<Generate>("generate", "stage", 1, true);
+
+impl Stage for Generate {
+    fn outputs(&self) -> Vec<(String, ArtifactKind)> {
+        vec![("dialogues".into(), ArtifactKind::Dialogues)]
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn run(&self, work: &Work) -> Outcome<()> {
+        let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
+        let speaker = Speaker::new(work)?;
+        let prompts: Vec<String> =
+            problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
+        let manner = Manner {
+            temperature: self.temperature,
+            max_tokens: self.max_tokens as usize,
+            stop: None,
+            batch: BATCH,
+        };
+        let replies = speaker.ask("replies", &prompts, work.seed(), &manner)?;
+        work.metric("generated-tokens", speaking::total(&replies).written as f64);
+        let dialogues: Vec<Dialogue> = problems
+            .into_iter()
+            .zip(replies)
+            .map(|(problem, reply)| Dialogue {
+                problem,
+                reply: reply.text,
+                feedback: None,
+                verdict: None,
+                refined: None,
+                tokens: reply.tokens,
+            })
+            .collect();
+        work.output("dialogues").write_rows("dialogues.jsonl", &dialogues)
+    }
+}

@@ -1,0 +1,187 @@
+//! What a kind of stage is, and the step from a written table to a typed one.
+//!
+//! A new kind is one file with `spec! { .. }`, `impl Stage` and
+//! `pub const KIND: Kind = Kind::of::<MySpec>("my-kind", "stage", 1, true);`,
+//! and one line in the table of kinds. Knows no particular kind.
+
+use crate::{
+    base::{
+        artifact::ArtifactKind,
+        diag::Diagnostics,
+        failure::Outcome,
+        node::Node,
+        seed::Seed,
+        spec::{FieldDoc, InputRef, Reading, Spec},
+    },
+    manifest::{Arm, Declared, KindInfo},
+    plan::{ArmShape, StepShape},
+    stages::work::Work,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A typed stage: what it makes and how.
+pub trait Stage: Send + Sync {
+    /// Names and kinds of what it makes; may depend on its parameters.
+    fn outputs(&self) -> Vec<(String, ArtifactKind)>;
+
+    /// Does the work: reads inputs, writes outputs. May be called again after
+    /// a stop or a crash, and then goes on from memos and checkpoints.
+    ///
+    /// # Errors
+    /// What went wrong; nothing is published then.
+    fn run(&self, work: &Work) -> Outcome<()>;
+
+    /// Whether results depend on the device's class of arithmetic, which then
+    /// belongs to the identity.
+    fn needs_device(&self) -> bool {
+        false
+    }
+}
+
+/// What the reading of a table gives.
+pub struct Parsed {
+    /// The stage.
+    pub stage: Arc<dyn Stage>,
+    /// What it reads.
+    pub inputs: Vec<InputRef>,
+    /// Canonical text of its parameters.
+    pub identity: String,
+}
+
+/// A kind of stage: one row of the table of kinds.
+pub struct Kind {
+    /// Its name in manifests.
+    pub name: &'static str,
+    /// The section it is declared in: `dataset` or `stage`.
+    pub section: &'static str,
+    /// Version of its meaning; a change of meaning or of a default raises it.
+    pub version: u32,
+    /// Whether it draws random numbers, so that its seed is in its identity.
+    pub seeded: bool,
+    /// Its documentation.
+    pub doc: fn() -> &'static str,
+    /// Its fields.
+    pub fields: fn() -> Vec<FieldDoc>,
+    /// JSON Schema of its parameters.
+    pub schema: fn() -> serde_json::Value,
+    /// Reads a table.
+    pub parse: fn(&Node, &mut Reading) -> Option<Parsed>,
+}
+
+impl Kind {
+    /// The kind whose parameters and behaviour are `T`'s.
+    pub const fn of<T: Spec + Stage + 'static>(
+        name: &'static str,
+        section: &'static str,
+        version: u32,
+        seeded: bool,
+    ) -> Kind {
+        Kind {
+            name,
+            section,
+            version,
+            seeded,
+            doc: T::doc,
+            fields: T::fields,
+            schema: T::schema,
+            parse: parse::<T>,
+        }
+    }
+
+    /// What manifests know of it.
+    pub const fn info(&self) -> KindInfo {
+        KindInfo {
+            name: self.name,
+            section: self.section,
+            fields: self.fields,
+            schema: self.schema,
+        }
+    }
+}
+
+fn parse<T: Spec + Stage + 'static>(node: &Node, cx: &mut Reading) -> Option<Parsed> {
+    let spec = T::parse(node, cx)?;
+    let (inputs, identity) = (spec.references(), spec.identity());
+    Some(Parsed { stage: Arc::new(spec), inputs, identity })
+}
+
+/// A stage with all it needs but its inputs.
+#[derive(Clone)]
+pub struct Ready {
+    /// The stage.
+    pub stage: Arc<dyn Stage>,
+    /// Its seed.
+    pub seed: Seed,
+    /// The device as asked for.
+    pub device: String,
+}
+
+/// The typed steps of all arms.
+pub struct Resolved {
+    /// Their shapes, for the plan.
+    pub arms: Vec<ArmShape>,
+    /// What runs for each step of each arm, in the same order.
+    pub stages: Vec<Vec<Ready>>,
+}
+
+/// Reads the tables of all steps. `device` overrides the device of every arm;
+/// `numerics` gives a device's class of arithmetic and is asked only where a
+/// step uses it. Steps with mistakes are left out,
+/// so nothing may be planned when the diagnostics hold errors.
+///
+/// # Errors
+/// When the device cannot be used.
+pub fn resolve(
+    kinds: &[&Kind],
+    arms: &[Arm],
+    device: Option<&str>,
+    numerics: &dyn Fn(&str) -> Outcome<String>,
+) -> Outcome<(Resolved, Diagnostics)> {
+    let mut found = Diagnostics::default();
+    let mut resolved = Resolved { arms: Vec::new(), stages: Vec::new() };
+    let mut classes: BTreeMap<String, String> = BTreeMap::new();
+    for arm in arms {
+        let device = device.or(arm.head.device.as_deref()).unwrap_or("auto");
+        let mut cx = arm.reading();
+        let (mut steps, mut stages) = (Vec::new(), Vec::new());
+        for declared in &arm.steps {
+            let is_meant =
+                |kind: &&&Kind| kind.name == declared.kind.0 && kind.section == declared.section;
+            let Some(kind) = kinds.iter().find(is_meant) else { continue };
+            let Some(parsed) = arm.read(declared, &mut cx, kind.parse) else { continue };
+            if parsed.stage.needs_device() && !classes.contains_key(device) {
+                classes.insert(device.to_owned(), numerics(device)?);
+            }
+            let seed = arm.seed.derive(kind.name).at(declared.round.unwrap_or(0).into());
+            steps.push(shape(kind, declared, &parsed, seed, classes.get(device)));
+            stages.push(Ready { stage: parsed.stage, seed, device: device.to_owned() });
+        }
+        found.extend(cx.finish());
+        resolved.arms.push(ArmShape { coordinates: arm.coords.clone(), steps });
+        resolved.stages.push(stages);
+    }
+    Ok((resolved, found))
+}
+
+fn shape(
+    kind: &Kind,
+    declared: &Declared,
+    parsed: &Parsed,
+    seed: Seed,
+    class: Option<&String>,
+) -> StepShape {
+    StepShape {
+        name: declared.name.clone(),
+        base: declared.base.clone(),
+        round: declared.round,
+        section: declared.section.to_owned(),
+        kind: kind.name.to_owned(),
+        version: kind.version,
+        inputs: parsed.inputs.clone(),
+        outputs: parsed.stage.outputs(),
+        parameters: parsed.identity.clone(),
+        seed: kind.seeded.then_some(seed.0),
+        numerics: class.filter(|_| parsed.stage.needs_device()).cloned(),
+        table: declared.table.clone(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What the stages share that let a model speak: loading a checkpoint, and
+//! asking many questions such that no finished reply is ever lost.
+
+use crate::base::failure::{Failure, Outcome};
+use crate::base::seed::Seed;
+use crate::engine;
+use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
+use crate::record::Tokens;
+use crate::stages::work::Work;
+use crate::store::artifact::Artifact;
+use serde::{Deserialize, Serialize};
+
+/// Sequences decoded side by side; on the CPU no result depends on it.
+pub(super) const BATCH: usize = 64;
+
+/// A model that keeps what it says.
+pub(super) struct Speaker<'a> {
+    work: &'a Work<'a>,
+    local: Local,
+}
+
+/// What is kept of a reply.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Said {
+    /// The text.
+    pub(super) text: String,
+    /// Tokens read and written.
+    pub(super) tokens: Tokens,
+    /// Whether it was cut off.
+    pub(super) cut: bool,
+}
+
+/// Loads a checkpoint onto the device of this work.
+pub(super) fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
+    let opened = open_device(work.device())?;
+    Local::load(
+        &model.read("config.json")?,
+        &model.read("model.safetensors")?,
+        &model.read("tokenizer.json")?,
+        &opened.device,
+    )
+}
+
+impl<'a> Speaker<'a> {
+    /// The model in the input `model`.
+    pub(super) fn new(work: &'a Work<'a>) -> Outcome<Speaker<'a>> {
+        Ok(Speaker { work, local: load(work, work.input("model")?)? })
+    }
+
+    /// Asks every question under the name `topic`; replies in the order of the
+    /// prompts. Question `i` gets the seed `seed.at(i)`. A reply that an earlier
+    /// attempt got is not asked for again.
+    pub(super) fn ask(
+        &self,
+        topic: &str,
+        prompts: &[String],
+        seed: Seed,
+        manner: &Manner,
+    ) -> Outcome<Vec<Said>> {
+        let mut memo = self.work.memo::<Said>(topic)?;
+        let missing: Vec<Question> = prompts
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| memo.get(&index.to_string()).is_none())
+            .map(|(index, prompt)| Question {
+                index,
+                prompt: prompt.clone(),
+                seed: seed.at(index as u64),
+            })
+            .collect();
+        let mut finished = prompts.len() - missing.len();
+        let mut keep = |utterance: Utterance| -> Outcome<()> {
+            let Utterance { index, text, tokens, cut } = utterance;
+            memo.put(&index.to_string(), &Said { text, tokens, cut })?;
+            finished += 1;
+            self.work.progress(finished as u64, prompts.len() as u64, "records", topic);
+            self.work.check()
+        };
+        engine::on_threads(self.work.threads(), || {
+            self.local.speak(&missing, manner, &mut keep)
+        })?;
+        (0..prompts.len())
+            .map(|index| {
+                let lost = || Failure::bug(format!("question {index} of `{topic}` has no reply"));
+                memo.get(&index.to_string()).cloned().ok_or_else(lost)
+            })
+            .collect()
+    }
+}
+
+/// Total of tokens read and written.
+pub(super) fn total(said: &[Said]) -> Tokens {
+    let mut tokens = Tokens::default();
+    said.iter().for_each(|s| tokens += s.tokens);
+    tokens
+}

@@ -1,0 +1,149 @@
+//! Append-only files of checked lines: sixteen hexadecimal digits of a digest,
+//! a space, one line of JSON.
+//!
+//! A line is written by one system call, so a killed process loses the line in
+//! flight at most, and what is torn or damaged is recognised and left out.
+
+use crate::base::{
+    failure::{Doing, Outcome},
+    hash::Digest,
+};
+use crate::host::fs;
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+/// The context of a line's digest.
+const CONTEXT: &str = "rekindle 2026 line v1";
+
+/// A file of lines, open for appending.
+#[derive(Debug)]
+pub struct Lines {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lines {
+    /// Opens a file for appending, without reading it. Several processes may
+    /// append to the same file.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn append_to(path: &Path) -> Outcome<Lines> {
+        let doing = || format!("opening `{}`", path.display());
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).doing(doing)?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last).doing(doing)?;
+        }
+        let mut lines = Lines { path: path.to_owned(), file };
+        if last != [b'\n'] {
+            lines.write(b"\n")?; // ends a torn line, which readers then leave out
+        }
+        Ok(lines)
+    }
+
+    /// Reads a file and opens it for appending; damage is cut out of it. Only
+    /// one process may have it open.
+    ///
+    /// # Errors
+    /// When it cannot be read or mended.
+    pub fn recover(path: &Path) -> Outcome<(Vec<String>, Lines)> {
+        let bytes = fs::read(path)?.unwrap_or_default();
+        let (good, damaged) = decode(&bytes);
+        if damaged {
+            let text: String = good.iter().map(|payload| encode(payload)).collect();
+            fs::write_atomic(path, &path.with_extension("mending"), text.as_bytes())?;
+        }
+        Ok((good, Lines::append_to(path)?))
+    }
+
+    /// Appends a line. After a `kill -9` it is there; after a power cut it may
+    /// not be, unless [`Lines::sync`] was called.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append(&mut self, payload: &str) -> Outcome<()> {
+        self.write(encode(payload).as_bytes())
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&self) -> Outcome<()> {
+        self.file.sync_data().doing(|| format!("syncing `{}`", self.path.display()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
+        self.file.write_all(bytes).doing(|| format!("appending to `{}`", self.path.display()))
+    }
+}
+
+/// All good lines of a file; none where there is no file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> Outcome<Vec<String>> {
+    Ok(decode(&fs::read(path)?.unwrap_or_default()).0)
+}
+
+fn encode(payload: &str) -> String {
+    debug_assert!(!payload.contains('\n'), "a payload is one line");
+    format!("{} {payload}\n", check(payload))
+}
+
+fn check(payload: &str) -> String {
+    Digest::tagged(CONTEXT, payload.as_bytes()).to_string()[..16].to_owned()
+}
+
+/// The good payloads, and whether there was anything else.
+fn decode(bytes: &[u8]) -> (Vec<String>, bool) {
+    let (mut good, mut damaged) = (Vec::new(), false);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let payload = std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| line.strip_suffix('\n'))
+            .and_then(|line| line.split_once(' '))
+            .filter(|(sum, payload)| check(payload) == *sum);
+        match payload {
+            Some((_, payload)) => good.push(payload.to_owned()),
+            None => damaged = true,
+        }
+    }
+    (good, damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_torn_or_flipped_tail_leaves_the_lines_before_it() {
+        let whole = format!("{}{}", encode("{\"a\":1}"), encode("{\"b\":2}"));
+        let first = encode("{\"a\":1}").len();
+        for cut in first..whole.len() {
+            let (good, damaged) = decode(&whole.as_bytes()[..cut]);
+            assert_eq!((good.len(), damaged), (1, cut != first), "cut at {cut}");
+            let mut flipped = whole.clone().into_bytes();
+            flipped[cut] ^= 1;
+            let (good, damaged) = decode(&flipped);
+            assert_eq!((good, damaged), (vec!["{\"a\":1}".to_owned()], true), "flip at {cut}");
+        }
+    }
+
+    #[test]
+    fn recovery_cuts_the_damage_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memo");
+        std::fs::write(&path, format!("{}torn", encode("1"))).unwrap();
+        let (good, mut lines) = Lines::recover(&path).unwrap();
+        assert_eq!(good, ["1"]);
+        lines.append("2").unwrap();
+        assert_eq!(read(&path).unwrap(), ["1", "2"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), encode("1") + &encode("2"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests that go through the program, with `command` steps only: they need no
+//! device, no network, and leave nothing behind.
+
+#![allow(clippy::unwrap_used)]
+
+mod cache;
+mod errors;
+mod plan;
+mod resume;
+mod space;

@@ -1,0 +1,139 @@
+//! A folder of its own with the program run in it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// A folder that goes away.
+pub(crate) struct Space(TempDir);
+
+/// What came of running the program.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Space {
+    pub(crate) fn new() -> Space {
+        Space(tempfile::tempdir().unwrap())
+    }
+
+    /// A space with the manifest `m.toml`; `LOG` in it becomes the path that
+    /// [`Space::log`] reads.
+    pub(crate) fn with(manifest: &str) -> Space {
+        let space = Space::new();
+        space.manifest(manifest);
+        space
+    }
+
+    pub(crate) fn manifest(&self, text: &str) {
+        let log = self.path("log").display().to_string();
+        self.write("m.toml", text.replace("LOG", &log));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// The words that steps appended to `LOG`.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_remove("REKINDLE_STORE")
+            .env("NO_COLOR", "1");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// All objects of the store with their contents' sizes.
+    pub(crate) fn objects(&self) -> BTreeMap<String, u64> {
+        let mut objects = BTreeMap::new();
+        for shelf in list(&self.path(".rekindle/objects")) {
+            for object in list(&shelf) {
+                let name = object.file_name().unwrap().to_str().unwrap().to_owned();
+                objects.insert(name, object.metadata().unwrap().len());
+            }
+        }
+        objects
+    }
+
+    /// The object whose content is `text`.
+    pub(crate) fn object_with(&self, text: &str) -> PathBuf {
+        let shelves = list(&self.path(".rekindle/objects"));
+        let mut objects = shelves.iter().flat_map(|shelf| list(shelf));
+        objects.find(|object| std::fs::read(object).unwrap() == text.as_bytes()).unwrap()
+    }
+
+    /// Overwrites an object, as a failing disk would.
+    pub(crate) fn damage(&self, object: &Path, text: &str) {
+        std::fs::remove_file(object).unwrap();
+        std::fs::write(object, text).unwrap();
+    }
+}
+
+impl Ran {
+    pub(crate) fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+}
+
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Three steps in a row and one beside them; each says in the log that it ran.
+pub(crate) const CHAIN: &str = r#"
+rekindle = 1
+name = "chain"
+
+[stage.words]
+kind = "command"
+run = ["sh", "-c", "echo words >> LOG; echo $TEXT > out/files/words"]
+env = { TEXT = "b a" }
+
+[stage.sorted]
+kind = "command"
+run = ["sh", "-c", "echo sorted >> LOG; tr ' ' '\n' < in/text/words | sort | tr '\n' ' ' > out/files/words"]
+inputs = { text = "words" }
+
+[stage.count]
+kind = "command"
+run = ["sh", "-c", "echo count >> LOG; wc -c < in/text/words > out/files/count"]
+inputs = { text = "sorted" }
+
+[stage.beside]
+kind = "command"
+run = ["sh", "-c", "echo beside >> LOG; echo x > out/files/x"]
+"#;
