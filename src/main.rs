@@ -8,6 +8,7 @@ fn main() -> ExitCode {
         kinds: stages::KINDS,
         resources: stages::RESOURCES,
         numerics: stages::numerics,
+        device_name: stages::device_name,
         render: report::render,
     })
 }

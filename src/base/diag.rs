@@ -205,7 +205,8 @@ mod tests {
         let id = sources.add("a.toml", "seed = 7\nmodle = \"x\"\n");
         let origin = Origin { via: vec!["sweep axis `m`".into()], ..Origin::new(id, 9..14) };
         let mut found = Diagnostics::default();
-        let one = Diagnostic::error("unknown key `modle`").at(&origin).hint("did you mean `model`?");
+        let one =
+            Diagnostic::error("unknown key `modle`").at(&origin).hint("did you mean `model`?");
         found.push(one.clone());
         found.push(one);
         assert_eq!(found.errors(), 1);

@@ -81,7 +81,8 @@ impl<T: Field> Field for Vec<T> {
                 None => items.push(item.clone()),
             }
         }
-        let read = |(i, item): (usize, &Node)| cx.part(&i.to_string(), true, |cx| T::parse(item, cx));
+        let read =
+            |(i, item): (usize, &Node)| cx.part(&i.to_string(), true, |cx| T::parse(item, cx));
         let values: Vec<Option<T>> = items.iter().enumerate().map(read).collect();
         values.into_iter().collect()
     }
@@ -234,7 +235,11 @@ impl<T: Resource> Field for Use<T> {
         };
         let section = T::SECTION;
         let Some(found) = cx.resource(section, name) else {
-            let hint = text::suggestion(name, &format!("tables in `[{section}]`"), cx.resource_names(section));
+            let hint = text::suggestion(
+                name,
+                &format!("tables in `[{section}]`"),
+                cx.resource_names(section),
+            );
             let message = format!("there is no `[{section}.{name}]`");
             cx.push_absent(Diagnostic::error(message).at(&node.origin).hint(hint));
             return None;
@@ -340,10 +345,16 @@ pub fn describe(schema: &mut Json, doc: &str, default: Option<Json>) {
 }
 
 /// The schema of a struct.
-pub fn table_schema(doc: &str, properties: Map<String, Json>, fields: &[FieldDoc], short: &[&str]) -> Json {
+pub fn table_schema(
+    doc: &str,
+    properties: Map<String, Json>,
+    fields: &[FieldDoc],
+    short: &[&str],
+) -> Json {
     let required: Vec<&str> =
         fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
-    let bare = short.first().and_then(|name| properties.get(&crate::base::spec::kebab(name)).cloned());
+    let bare =
+        short.first().and_then(|name| properties.get(&crate::base::spec::kebab(name)).cloned());
     let mut table = json!({
         "type": "object",
         "description": doc.replace('\n', " "),

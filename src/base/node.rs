@@ -195,7 +195,9 @@ impl Node {
     pub fn what(&self) -> &'static str {
         match &self.value {
             Value::Bool(_) => "true or false",
+            Value::Int(..0) => "a negative number",
             Value::Int(_) => "a whole number",
+            Value::Float(value) if !value.is_finite() => "infinite or no number",
             Value::Float(_) => "a number",
             Value::Text(_) => "a string",
             Value::Array(_) => "a list",

@@ -36,6 +36,15 @@ pub(crate) struct Options {
     /// Steps that run at the same time; the number of cores if not given.
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// Folder with copies of the public files that data sets fetch, each at its `mirror-path`.
+    #[arg(
+        long,
+        global = true,
+        env = "REKINDLE_MIRROR",
+        value_name = "FOLDER",
+        hide_env_values = true
+    )]
+    pub(crate) mirror: Option<PathBuf>,
     /// Answer in JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -18,7 +18,7 @@ mod why;
 
 use crate::{
     base::failure::{Failure, Outcome},
-    host::process,
+    host::{http, process},
     manifest::{Language, ResourceInfo},
     report::collected::Collected,
     stages::kind::Kind,
@@ -36,6 +36,8 @@ pub struct Program {
     pub resources: &'static [ResourceInfo],
     /// The class of arithmetic of a device: whatever results depend on.
     pub numerics: fn(&str) -> Outcome<String>,
+    /// The name of the device that a choice comes to, and why not another.
+    pub device_name: fn(&str) -> Outcome<String>,
     /// The files of a report: name and content.
     pub render: fn(&Collected) -> Vec<(String, String)>,
 }
@@ -83,6 +85,9 @@ pub fn main(program: &Program) -> ExitCode {
     };
     let talk = Talk::new(&arguments.options);
     let options = &arguments.options;
+    if let Some(folder) = &options.mirror {
+        http::use_mirror(folder.clone());
+    }
     let done = match &arguments.action {
         Action::Run(run) => run::run(program, options, run, &talk),
         Action::Check(manifest) => load::check(program, options, manifest, &talk),

@@ -75,7 +75,8 @@ pub(crate) fn write(
     records: &[Option<Box<ActionRecord>>],
 ) -> Outcome<String> {
     let collected = collect(loaded, store, records)?;
-    let files = (program.render)(&collected);
+    let mut files = (program.render)(&collected);
+    files.extend(manifests(loaded));
     let folder = loaded.results();
     let unwritable = |failure: Failure| {
         failure.hint(format!(
@@ -100,6 +101,20 @@ pub(crate) fn write(
             text::plural(n as u64, "file")
         ),
     })
+}
+
+/// The exact manifest of each arm: every value as it came out of `extends`,
+/// `--set`, sweep and rounds, and where each came from.
+fn manifests(loaded: &Loaded) -> Vec<(String, String)> {
+    let one = loaded.arms.len() == 1;
+    let named = loaded.arms.iter().enumerate().map(|(index, arm)| {
+        let name =
+            if one { "manifest.toml".to_owned() } else { format!("manifest-{}.toml", index + 1) };
+        let coordinates: Vec<String> =
+            arm.coords.iter().map(|(axis, label)| format!("# {axis}: {label}\n")).collect();
+        (name, coordinates.concat() + &arm.resolved_toml(&loaded.sources))
+    });
+    named.collect()
 }
 
 /// Makes sure that the folder of results can be written, before any work.

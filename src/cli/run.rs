@@ -39,6 +39,9 @@ pub(crate) fn run(
         Talk::stderr("stopping: running steps save what they have; once more to leave at once");
     })?;
     let default = |kind: &str, path: &str| kinds::default_of(program, kind, path);
+    if loaded.plan.steps.iter().any(|step| step.shape.numerics.is_some()) {
+        talk.say(&format!("device: {}", (program.device_name)(&loaded.device)?));
+    }
     let console = Console::new(&loaded.plan, *talk, &default);
     let finished = drive(Drive {
         plan: &loaded.plan,

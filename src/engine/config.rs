@@ -35,11 +35,7 @@ pub struct LlamaConfig {
 impl LlamaConfig {
     /// Heads.
     pub fn heads(&self) -> Heads {
-        Heads {
-            query: self.num_attention_heads,
-            kv: self.num_key_value_heads,
-            dim: self.head_dim,
-        }
+        Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
     }
 
     /// The rotary table for all positions.

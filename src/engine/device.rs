@@ -1,9 +1,23 @@
 //! Devices: which there are, which one to use, and why not another. The only
 //! place that knows which backends this build has.
+//!
+//! Every device is looked for step by step before it is opened, because the
+//! libraries below panic on a machine that lacks them; then it has to compute
+//! one small matrix product. A device that nobody asked for is not touched. It
+//! knows nothing of models, and of a device no more than its name.
+
+#[cfg(any(feature = "cuda", feature = "wgpu", test))]
+mod check;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "wgpu")]
+mod wgpu;
+
+use std::{fmt, str::FromStr};
 
 use crate::base::failure::{Failure, Outcome};
+
 pub use burn::tensor::Device;
-use std::str::FromStr;
 
 /// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +26,9 @@ pub enum DeviceChoice {
     Auto,
     /// The processor.
     Cpu,
-    /// A graphics card through wgpu.
+    /// A graphics card through wgpu; a software adapter where there is no card.
     Wgpu,
-    /// A CUDA card.
+    /// The CUDA card of this number.
     Cuda(usize),
 }
 
@@ -22,26 +36,40 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<DeviceChoice, String> {
-        let unknown = || format!("`{text}` is no device; there are `auto`, `cpu`, `wgpu`, `cuda`, `cuda:<n>`");
         match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "wgpu" => Ok(DeviceChoice::Wgpu),
-            "cuda" => Ok(DeviceChoice::Cuda(0)),
-            _ => {
-                let index = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                index.parse().map(DeviceChoice::Cuda).map_err(|_| unknown())
-            }
+            "auto" => Some(DeviceChoice::Auto),
+            "cpu" => Some(DeviceChoice::Cpu),
+            "wgpu" => Some(DeviceChoice::Wgpu),
+            "cuda" => Some(DeviceChoice::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok())
+                .map(DeviceChoice::Cuda),
+        }
+        .ok_or_else(|| {
+            format!("`{text}` is no device; there are `auto`, `cpu`, `wgpu`, `cuda`, `cuda:<n>`")
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Wgpu => f.write_str("wgpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }
 
 /// A device that works.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// The device.
     pub device: Device,
-    /// Its name for people.
+    /// Its name for people: `cpu (flex)`, `cuda:0 NVIDIA H200`.
     pub name: String,
     /// Whether it is the processor.
     pub is_cpu: bool,
@@ -64,18 +92,186 @@ impl Opened {
     }
 }
 
-/// Opens what was asked for.
+/// What was found out about one device.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What to ask for to get it: `cuda:1`.
+    pub choice: DeviceChoice,
+    /// Its name, or why it cannot be used.
+    pub verdict: Result<String, String>,
+}
+
+/// A device and its name, or why it cannot be used.
+type Found = Result<(Device, String), String>;
+
+/// Opens what was asked for. `auto` tries CUDA, then a graphics card through
+/// wgpu, then the processor, and says in `rejected` why it went on.
 ///
 /// # Errors
-/// `Environment` when it is not there.
+/// `Environment` when the device is not there or miscalculates.
 pub fn open(choice: &DeviceChoice) -> Outcome<Opened> {
+    if *choice == DeviceChoice::Auto {
+        return Ok(automatic([
+            ("cuda", &|| cuda::find(0)),
+            ("wgpu", &|| wgpu::find(Software::Refused)),
+        ]));
+    }
+    match find(choice) {
+        Ok((device, name)) => {
+            let is_cpu = *choice == DeviceChoice::Cpu;
+            Ok(Opened { device, name, is_cpu, rejected: Vec::new() })
+        }
+        Err(reason) => Err(Failure::environment(format!("device `{choice}`: {reason}"))
+            .hint("`auto` takes the best device that works, and `cpu` works everywhere")),
+    }
+}
+
+/// Looks for every device of every kind, the one `auto` would prefer first.
+/// Opens each of them, which takes seconds where there are cards.
+pub fn probe_all() -> Vec<Probe> {
+    (0..cuda::count().max(1))
+        .map(DeviceChoice::Cuda)
+        .chain([DeviceChoice::Wgpu, DeviceChoice::Cpu])
+        .map(|choice| {
+            let verdict = find(&choice).map(|(_, name)| name);
+            Probe { choice, verdict }
+        })
+        .collect()
+}
+
+/// The first of `better` that is found, else the processor.
+fn automatic(better: [(&str, &dyn Fn() -> Found); 2]) -> Opened {
+    let mut rejected = Vec::new();
+    for (what, look) in better {
+        match look() {
+            Ok((device, name)) => return Opened { device, name, is_cpu: false, rejected },
+            Err(reason) => rejected.push((what.to_string(), reason)),
+        }
+    }
+    let (device, name) = processor();
+    Opened { device, name, is_cpu: true, rejected }
+}
+
+fn find(choice: &DeviceChoice) -> Found {
     match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Opened {
-            device: Device::flex(),
-            name: "cpu (flex)".into(),
-            is_cpu: true,
-            rejected: Vec::new(),
-        }),
-        other => Err(Failure::environment(format!("this build has no {other:?}"))),
+        DeviceChoice::Auto => {
+            open(choice).map(|opened| (opened.device, opened.name)).map_err(|failure| failure.what)
+        }
+        DeviceChoice::Cpu => Ok(processor()),
+        DeviceChoice::Wgpu => wgpu::find(Software::Accepted),
+        DeviceChoice::Cuda(index) => cuda::find(*index),
+    }
+}
+
+fn processor() -> (Device, String) {
+    (Device::flex(), "cpu (flex)".to_string())
+}
+
+/// Whether a software adapter will do where a graphics card is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Software {
+    Accepted,
+    Refused,
+}
+
+/// The device, once it has computed something, and what its maker calls it.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn checked(device: cubecl::Device) -> Found {
+    let device = Device::new(device);
+    let name = check::guarded(|| Ok(device.identity().map(|identity| identity.name)))
+        .map_err(|reason| format!("it cannot be opened: {reason}"))?;
+    check::calculates(&device)?;
+    Ok((device, name.unwrap_or_else(|| "unnamed".to_string())))
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    //! What a build without CUDA answers.
+
+    pub(super) fn count() -> usize {
+        0
+    }
+
+    pub(super) fn find(_index: usize) -> super::Found {
+        Err("this build has no cuda (build with `-F cuda`)".to_string())
+    }
+}
+
+#[cfg(not(feature = "wgpu"))]
+mod wgpu {
+    //! What a build without wgpu answers.
+
+    pub(super) fn find(_software: super::Software) -> super::Found {
+        Err("this build has no wgpu (build with `-F wgpu`)".to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_and_written() {
+        for text in ["auto", "cpu", "wgpu", "cuda:0", "cuda:12"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+    }
+
+    #[test]
+    fn unknown_choice_lists_the_known_ones() {
+        for text in ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0"] {
+            let message = text.parse::<DeviceChoice>().unwrap_err();
+            assert!(message.contains("`auto`, `cpu`, `wgpu`, `cuda`, `cuda:<n>`"), "{message}");
+        }
+    }
+
+    #[test]
+    fn cpu_opens_and_calculates() {
+        let opened = open(&DeviceChoice::Cpu).unwrap();
+        assert!(opened.is_cpu && opened.rejected.is_empty());
+        assert_eq!(opened.name, "cpu (flex)");
+        assert_eq!(check::calculates(&opened.device), Ok(()));
+    }
+
+    #[test]
+    fn auto_opens_something_and_accounts_for_the_rest() {
+        let opened = open(&DeviceChoice::Auto).unwrap();
+        assert_eq!(check::calculates(&opened.device), Ok(()));
+        assert!(!opened.name.contains("(software)"), "{}", opened.name);
+        if opened.is_cpu {
+            let passed_over: Vec<&str> =
+                opened.rejected.iter().map(|(what, _)| what.as_str()).collect();
+            assert_eq!(passed_over, ["cuda", "wgpu"]);
+        }
+    }
+
+    #[test]
+    fn auto_prefers_the_first_and_stops_there() {
+        let found = || Ok((Device::flex(), "a card".to_string()));
+        let opened = automatic([("first", &found), ("second", &|| panic!("touched the second"))]);
+        assert_eq!((opened.name.as_str(), opened.is_cpu), ("a card", false));
+        let opened = automatic([("first", &|| Err("absent".into())), ("second", &found)]);
+        assert_eq!(opened.rejected, [("first".to_string(), "absent".to_string())]);
+        assert!(!opened.is_cpu);
+    }
+
+    #[test]
+    fn absent_card_is_an_environment_failure_with_a_hint() {
+        let failure = open(&DeviceChoice::Cuda(4096)).unwrap_err();
+        assert_eq!(failure.class, crate::base::failure::Class::Environment);
+        assert!(failure.what.starts_with("device `cuda:4096`: "), "{}", failure.what);
+        assert_eq!(failure.hints.len(), 1);
+    }
+
+    #[test]
+    fn every_probe_has_a_name_or_a_reason() {
+        let probes = probe_all();
+        assert_eq!(probes.last().unwrap().verdict, Ok("cpu (flex)".to_string()));
+        assert!(probes.iter().any(|probe| probe.choice == DeviceChoice::Wgpu));
+        for probe in probes {
+            let text = probe.verdict.unwrap_or_else(|reason| reason);
+            assert!(!text.is_empty() && !text.contains('\n'), "{text}");
+        }
     }
 }

@@ -108,17 +108,8 @@ impl Llama {
     pub fn tensors(&self) -> Vec<Tensor<2>> {
         let mut all = vec![self.embedding.clone()];
         for b in &self.blocks {
-            let block = [
-                &b.attention_norm,
-                &b.q,
-                &b.k,
-                &b.v,
-                &b.o,
-                &b.mlp_norm,
-                &b.gate,
-                &b.up,
-                &b.down,
-            ];
+            let block =
+                [&b.attention_norm, &b.q, &b.k, &b.v, &b.o, &b.mlp_norm, &b.gate, &b.up, &b.down];
             all.extend(block.into_iter().cloned());
         }
         all.push(self.norm.clone());
@@ -194,7 +185,12 @@ impl Llama {
         let mut x = ops::rows(self.embedding.clone(), ids); // [N, d]
         for (layer, block) in self.blocks.iter().enumerate() {
             let (q, k, v) = self.project(block, &x);
-            cache.write(layer, self.rotate(k.clone(), plan.heads.kv, &plan.positions), v.clone(), &at);
+            cache.write(
+                layer,
+                self.rotate(k.clone(), plan.heads.kv, &plan.positions),
+                v.clone(),
+                &at,
+            );
             let o = ops::attention(q, k, v, &plan); // [N, H * D]
             x = self.finish(block, x, o);
         }

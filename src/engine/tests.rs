@@ -120,8 +120,9 @@ fn a_stopped_and_resumed_training_is_the_uninterrupted_one() {
     let mut stopped = Watch { stop_at: 33, ..Watch::default() };
     let failure = train(model(), &data(), &training(), None, &mut stopped).expect_err("stops");
     assert_eq!(failure.class, Class::Interrupted);
-    let (again, _) = train(model(), &data(), &training(), stopped.kept.pop(), &mut Watch::default())
-        .expect("resumes");
+    let (again, _) =
+        train(model(), &data(), &training(), stopped.kept.pop(), &mut Watch::default())
+            .expect("resumes");
     assert!(bytes(&again) == bytes(&whole.0));
 }
 
@@ -143,7 +144,10 @@ fn gradients_match_the_reference_operations() {
         };
         let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
         let norm = ops::sum_of_squares(&gradients[index]).sqrt();
-        assert!((slope - norm).abs() < 0.02 * norm + 1e-4, "tensor {index}: {slope} against {norm}");
+        assert!(
+            (slope - norm).abs() < 0.02 * norm + 1e-4,
+            "tensor {index}: {slope} against {norm}"
+        );
     }
 }
 
@@ -232,11 +236,7 @@ fn cached_decoding_equals_reading_the_whole_text_again() {
 fn a_prompt_that_fills_the_context_is_refused() {
     let mut request = requests(1, 0.0).remove(0);
     request.prompt = vec![3; 32];
-    let refused = generate(
-        &model(),
-        vec![request],
-        Decoding { batch: 1, stop: &[] },
-        &mut |_| Ok(()),
-    );
+    let refused =
+        generate(&model(), vec![request], Decoding { batch: 1, stop: &[] }, &mut |_| Ok(()));
     assert!(refused.expect_err("refused").what.contains("prompt of 32 tokens"));
 }

@@ -160,9 +160,12 @@ mod tests {
 
     #[test]
     fn foreign_and_damaged_files_are_refused() {
-        let refused = |text: &str| Tokenizer::from_bytes(text.as_bytes()).expect_err("refused").what;
+        let refused =
+            |text: &str| Tokenizer::from_bytes(text.as_bytes()).expect_err("refused").what;
         assert!(refused("{").contains("not JSON"));
         assert!(refused(r#"{"model":{"type":"BPE"}}"#).contains("BPE"));
-        assert!(refused(r#"{"model":{"type":"WordLevel","vocab":{"a":5}}}"#).contains("begin with"));
+        assert!(
+            refused(r#"{"model":{"type":"WordLevel","vocab":{"a":5}}}"#).contains("begin with")
+        );
     }
 }

@@ -187,9 +187,7 @@ fn restore(
     device: &Device,
 ) -> Outcome<(Optimizer, Progress)> {
     let file = |name: &str| {
-        snapshot
-            .get(name)
-            .ok_or_else(|| Failure::input(format!("the checkpoint has no `{name}`")))
+        snapshot.get(name).ok_or_else(|| Failure::input(format!("the checkpoint has no `{name}`")))
     };
     let progress: Progress = serde_json::from_slice(file("state.json")?)
         .doing(|| "reading the checkpoint's state".into())?;

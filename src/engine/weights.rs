@@ -60,7 +60,8 @@ fn pack(tensors: impl Iterator<Item = (String, Tensor<2>)>) -> Outcome<Vec<u8>> 
     for (name, tensor) in tensors {
         let [rows, columns] = tensor.dims();
         let shape = if rows == 1 { vec![columns] } else { vec![rows, columns] };
-        let values = tensor.into_data().try_to_vec::<f32>().doing(|| format!("reading `{name}`"))?;
+        let values =
+            tensor.into_data().try_to_vec::<f32>().doing(|| format!("reading `{name}`"))?;
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         stored.insert(name, (shape, bytes));
     }
@@ -72,8 +73,7 @@ fn pack(tensors: impl Iterator<Item = (String, Tensor<2>)>) -> Outcome<Vec<u8>> 
     }
     // transformers insists on the format entry.
     let note = [("format".to_owned(), "pt".to_owned())].into();
-    serialize(&views, Some(note))
-        .map_err(|error| Failure::bug("packing tensors").caused_by(error))
+    serialize(&views, Some(note)).map_err(|error| Failure::bug("packing tensors").caused_by(error))
 }
 
 fn unpack(
@@ -82,8 +82,9 @@ fn unpack(
     suffix: &str,
     device: &Device,
 ) -> Outcome<Vec<Tensor<2>>> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| Failure::input("the weights are not a safetensors file").caused_by(error))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| {
+        Failure::input("the weights are not a safetensors file").caused_by(error)
+    })?;
     let parameters = config.parameters();
     if suffix.is_empty() {
         let known: std::collections::BTreeSet<&str> =
@@ -98,9 +99,9 @@ fn unpack(
     let mut tensors = Vec::with_capacity(parameters.len());
     for (name, rows, columns) in parameters {
         let name = name + suffix;
-        let view = file
-            .tensor(&name)
-            .map_err(|error| Failure::input(format!("tensor `{name}` is missing")).caused_by(error))?;
+        let view = file.tensor(&name).map_err(|error| {
+            Failure::input(format!("tensor `{name}` is missing")).caused_by(error)
+        })?;
         if view.dtype() != Dtype::F32 || view.shape().iter().product::<usize>() != rows * columns {
             return Err(Failure::input(format!(
                 "tensor `{name}` is {:?} {:?}, not F32 [{rows}, {columns}]",
@@ -149,12 +150,13 @@ mod tests {
     fn damaged_and_foreign_weights_are_refused() {
         let model = Llama::random(tiny(), 0.1, Seed(1), &Device::flex());
         let bytes = save(&model).expect("saves");
-        let error = |config, bytes: &[u8]| {
-            load(config, bytes, &Device::flex()).expect_err("refused").what
-        };
+        let error =
+            |config, bytes: &[u8]| load(config, bytes, &Device::flex()).expect_err("refused").what;
         assert!(error(tiny(), &bytes[..bytes.len() - 3]).contains("not a safetensors file"));
         let deeper = LlamaConfig { num_hidden_layers: 3, ..tiny() };
-        assert!(error(deeper, &bytes).contains("model.layers.2.input_layernorm.weight` is missing"));
+        assert!(
+            error(deeper, &bytes).contains("model.layers.2.input_layernorm.weight` is missing")
+        );
         let tied = LlamaConfig { tie_word_embeddings: true, ..tiny() };
         assert!(error(tied, &bytes).contains("unexpected tensor `lm_head.weight`"));
         let wider = LlamaConfig { vocab_size: 12, ..tiny() };

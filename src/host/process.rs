@@ -29,6 +29,11 @@ struct Groups {
     guard: Option<ChildStdin>,
 }
 
+/// Where programs are looked for.
+pub fn search_path() -> Option<std::ffi::OsString> {
+    std::env::var_os("PATH")
+}
+
 /// A running process group.
 pub struct Group {
     child: Child,

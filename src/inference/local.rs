@@ -13,6 +13,8 @@ use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use crate::record::Tokens;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// A model that speaks.
 pub struct Local {
@@ -57,13 +59,20 @@ pub struct Utterance {
     pub cut: bool,
 }
 
-/// Opens the device that a person chose.
+/// Opens the device that a person chose; each is looked for once in a process.
 ///
 /// # Errors
 /// `Environment` when it is not there; `Input` for a name that is none.
 pub fn open_device(choice: &str) -> Outcome<device::Opened> {
-    let choice: DeviceChoice = choice.parse().map_err(|error: String| Failure::input(error))?;
-    device::open(&choice)
+    static OPENED: Mutex<BTreeMap<String, device::Opened>> = Mutex::new(BTreeMap::new());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = opened.get(choice) {
+        return Ok(found.clone());
+    }
+    let wanted: DeviceChoice = choice.parse().map_err(|error: String| Failure::input(error))?;
+    let found = device::open(&wanted)?;
+    opened.insert(choice.to_owned(), found.clone());
+    Ok(found)
 }
 
 impl Local {
@@ -135,10 +144,8 @@ impl Local {
         }
         let decoding = Decoding { batch: manner.batch, stop: &stop };
         generate(&self.model, requests, decoding, &mut |reply| {
-            let tokens = Tokens {
-                read: lengths[reply.index] as u64,
-                written: reply.tokens.len() as u64,
-            };
+            let tokens =
+                Tokens { read: lengths[reply.index] as u64, written: reply.tokens.len() as u64 };
             done(Utterance {
                 index: questions[reply.index].index,
                 text: self.tokenizer.decode(&reply.tokens),

@@ -32,7 +32,10 @@ spec! {
 impl Annotator for Reference {
     fn annotate(&self, problem: &Problem, reply: &str) -> Outcome<Annotation> {
         let gold = problem.gold.filter(|_| !problem.solution.is_empty()).ok_or_else(|| {
-            Failure::input(format!("problem `{}` has no worked solution to annotate by", problem.id))
+            Failure::input(format!(
+                "problem `{}` has no worked solution to annotate by",
+                problem.id
+            ))
         })?;
         let protocol = self.protocol();
         let given = answer::extract(&protocol, problem, reply);
@@ -111,7 +114,12 @@ fn plan(solution: &[Operation]) -> String {
 pub fn compare_numbers(given: Option<f64>, found: f64) -> String {
     match given {
         Some(given) => {
-            format!("wrote {} found {} off {}", show(given), show(found), show((given - found).abs()))
+            format!(
+                "wrote {} found {} off {}",
+                show(given),
+                show(found),
+                show((given - found).abs())
+            )
         }
         None => format!("wrote nothing found {}", show(found)),
     }
@@ -173,7 +181,11 @@ fn resolve(word: &str, solution: &[Operation]) -> String {
 
 /// A number without a needless decimal point.
 pub fn show(value: f64) -> String {
-    if value == value.trunc() && value.abs() < 1e15 { format!("{}", value as i64) } else { value.to_string() }
+    if value == value.trunc() && value.abs() < 1e15 {
+        format!("{}", value as i64)
+    } else {
+        value.to_string()
+    }
 }
 
 #[cfg(test)]

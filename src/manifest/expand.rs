@@ -55,7 +55,8 @@ pub struct Declared {
 impl Arm {
     /// The coordinates in one line: `seed=3, start=restart`.
     pub fn label(&self) -> String {
-        let parts: Vec<_> = self.coords.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
+        let parts: Vec<_> =
+            self.coords.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
         parts.join(", ")
     }
 
@@ -139,7 +140,8 @@ fn arm(
     let mut cx = Reading::new(&empty).with_torn(!whole);
     let head = read_head(&root, &mut cx).unwrap_or_else(|| fallback(&root));
     found.extend(cx.finish());
-    let mut unfolding = Unfolding { language, found, torn: !whole, names: Names::default(), steps: Vec::new() };
+    let mut unfolding =
+        Unfolding { language, found, torn: !whole, names: Names::default(), steps: Vec::new() };
     unfolding.names.rounds = u32::try_from(head.rounds).unwrap_or(0);
     unfolding.all(&root);
     let Unfolding { names, steps, .. } = unfolding;
@@ -187,7 +189,8 @@ impl Unfolding<'_> {
             for (name, entry) in tables.map(Table::in_order).unwrap_or_default() {
                 if let Some(before) = places.insert(name.to_owned(), entry.key.clone()) {
                     let message = format!("there are two steps called `{name}`");
-                    let error = Diagnostic::error(message).at(&entry.key).near(&before, "the other one");
+                    let error =
+                        Diagnostic::error(message).at(&entry.key).near(&before, "the other one");
                     self.found.push(error);
                     continue;
                 }
@@ -209,7 +212,13 @@ impl Unfolding<'_> {
 
     /// Reads name, `kind` and `each` of a step; its name is known from then on
     /// even if the rest is wrong.
-    fn bare(&mut self, section: &'static str, name: &str, key: &Origin, node: &Node) -> Option<Bare> {
+    fn bare(
+        &mut self,
+        section: &'static str,
+        name: &str,
+        key: &Origin,
+        node: &Node,
+    ) -> Option<Bare> {
         let table = node.table()?;
         let each = self.each(section, name, table);
         self.names.steps.insert(name.to_owned(), each);
@@ -246,7 +255,13 @@ impl Unfolding<'_> {
         true
     }
 
-    fn kind(&mut self, section: &str, name: &str, node: &Node, table: &Table) -> Option<(String, Span)> {
+    fn kind(
+        &mut self,
+        section: &str,
+        name: &str,
+        node: &Node,
+        table: &Table,
+    ) -> Option<(String, Span)> {
         let of_section = |section: &str| {
             let kinds = self.language.kinds.iter().filter(move |kind| kind.section == section);
             kinds.map(|kind| kind.name).collect::<Vec<_>>()
@@ -261,7 +276,8 @@ impl Unfolding<'_> {
             return None;
         };
         let Some(word) = kind.text() else {
-            let message = format!("`{section}.{name}.kind` wants a string, but this is {}", kind.what());
+            let message =
+                format!("`{section}.{name}.kind` wants a string, but this is {}", kind.what());
             self.found.push(Diagnostic::error(message).at(&kind.origin));
             return None;
         };
@@ -270,7 +286,9 @@ impl Unfolding<'_> {
         }
         let other = STEPS.iter().find(|other| of_section(other).contains(&word));
         let hint = match other {
-            Some(other) => format!("`{word}` is a kind of {other}: call this table `[{other}.{name}]`"),
+            Some(other) => {
+                format!("`{word}` is a kind of {other}: call this table `[{other}.{name}]`")
+            }
             None => text::suggestion(word, &format!("kinds of a {section}"), kinds),
         };
         let message = format!("there is no kind of {section} called `{word}`");

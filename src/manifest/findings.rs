@@ -117,8 +117,8 @@ impl Findings {
     /// Reads them from the top of a manifest; labels must be those of the report.
     pub fn read(root: &Node, cx: &mut Reading) -> Findings {
         let node = |key: &str| root.table().and_then(|table| table.get(key));
-        let report = node("report")
-            .and_then(|node| cx.within("report", None, |cx| Field::parse(node, cx)));
+        let report =
+            node("report").and_then(|node| cx.within("report", None, |cx| Field::parse(node, cx)));
         let findings = Findings {
             report,
             compare: node("compare").and_then(|node| list(node, "compare", cx)).unwrap_or_default(),
@@ -133,7 +133,9 @@ impl Findings {
         let Some(report) = &self.report else { return };
         let labels: Vec<&str> = report.models.iter().map(|model| model.label.as_str()).collect();
         let mut check = |at: Option<&Node>| {
-            let Some((node, label)) = at.and_then(|node| Some((node, node.text()?))) else { return };
+            let Some((node, label)) = at.and_then(|node| Some((node, node.text()?))) else {
+                return;
+            };
             if labels.contains(&label) || label.contains("{round}") {
                 return;
             }

@@ -11,8 +11,8 @@
 pub mod expand;
 pub mod findings;
 mod parse;
-mod rounds;
 mod resolved;
+mod rounds;
 mod schema;
 mod source;
 mod sweep;
@@ -20,7 +20,7 @@ mod sweep;
 mod tests;
 
 pub use expand::{Arm, Declared};
-pub use findings::Findings;
+pub use findings::{Accept, Compare, Findings, Report, ReportModel, Target};
 pub use schema::schema;
 
 use crate::base::{
@@ -161,7 +161,8 @@ fn read_head(root: &Node, cx: &mut Reading) -> Option<Head> {
 fn check_head(head: &Head, node: &Node, cx: &mut Reading) {
     let origin = |key: &str| node.at([key]).unwrap_or(node).origin.clone();
     if head.rekindle != VERSION {
-        let message = format!("this program reads version {VERSION} of the language, not {}", head.rekindle);
+        let message =
+            format!("this program reads version {VERSION} of the language, not {}", head.rekindle);
         cx.error(&origin("rekindle"), message);
     }
     if head.rounds > MOST_ROUNDS {
@@ -188,7 +189,9 @@ fn check_top(root: &Node, language: &Language, found: &mut Diagnostics) {
         if !known.iter().any(|known| known == key) {
             let kind = language.kinds.iter().any(|kind| kind.name == key);
             let hint = match kind {
-                true => format!("`{key}` is a kind: give a step of your own name `kind = \"{key}\"`"),
+                true => {
+                    format!("`{key}` is a kind: give a step of your own name `kind = \"{key}\"`")
+                }
                 false => text::suggestion(key, "keys here", known.iter().map(String::as_str)),
             };
             let message = format!("unknown key `{key}` at the top of the manifest");
@@ -200,14 +203,22 @@ fn check_top(root: &Node, language: &Language, found: &mut Diagnostics) {
             continue;
         }
         let Some(section) = entry.node.table() else {
-            let message = format!("`{key}` wants named tables `[{key}.<name>]`, but this is {}", entry.node.what());
+            let message = format!(
+                "`{key}` wants named tables `[{key}.<name>]`, but this is {}",
+                entry.node.what()
+            );
             found.push(Diagnostic::error(message).at(&entry.node.origin));
             continue;
         };
         for (name, inner) in section.iter().filter(|(_, inner)| inner.node.table().is_none()) {
-            let message = format!("`{key}.{name}` wants a table, but this is {}", inner.node.what());
+            let message =
+                format!("`{key}.{name}` wants a table, but this is {}", inner.node.what());
             let error = Diagnostic::error(message).at(&inner.node.origin);
-            found.push(error.hint(format!("a table in this section has a name of its own: `[{key}.<name>]`")));
+            found.push(
+                error.hint(format!(
+                    "a table in this section has a name of its own: `[{key}.<name>]`"
+                )),
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use toml::{
 
 /// Reads a source that was added to `sources`. The flag says whether the tree
 /// is whole, that is, whether there was no mistake of syntax.
-pub fn parse(id: SourceId, sources: &Sources, found: &mut Diagnostics) -> (Node, bool) {
+pub(crate) fn parse(id: SourceId, sources: &Sources, found: &mut Diagnostics) -> (Node, bool) {
     let (_, text) = sources.get(id);
     let (tree, errors) = DeTable::parse_recoverable(text);
     // What follows on the same line is mostly the first mistake's echo.
@@ -32,7 +32,7 @@ pub fn parse(id: SourceId, sources: &Sources, found: &mut Diagnostics) -> (Node,
 }
 
 /// Reads `path=value` of a command line: the value is TOML, or else a string.
-pub fn assignment(
+pub(crate) fn assignment(
     id: SourceId,
     sources: &Sources,
     found: &mut Diagnostics,

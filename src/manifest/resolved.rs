@@ -99,7 +99,8 @@ impl Arm {
                 "sweep" | "dataset" | "stage" => {}
                 "report" => tables.push((name.to_owned(), None, entry.node.clone())),
                 _ => {
-                    let named = entry.node.table().map(|table| table.in_order()).unwrap_or_default();
+                    let named =
+                        entry.node.table().map(|table| table.in_order()).unwrap_or_default();
                     let one = |(inner, entry): (&str, &Entry)| {
                         (format!("{name}.{inner}"), None, entry.node.clone())
                     };
@@ -148,9 +149,8 @@ fn toml(node: &Node) -> String {
         }
         Value::Table(table) if table.is_empty() => "{}".to_owned(),
         Value::Table(table) => {
-            let one = |(name, entry): &(&str, &Entry)| {
-                format!("{} = {}", key(name), toml(&entry.node))
-            };
+            let one =
+                |(name, entry): &(&str, &Entry)| format!("{} = {}", key(name), toml(&entry.node));
             let items: Vec<String> = table.in_order().iter().map(one).collect();
             format!("{{ {} }}", items.join(", "))
         }

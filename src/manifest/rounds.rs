@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// The round that a table is written for.
 #[derive(Clone, Copy)]
-pub struct Round {
+pub(crate) struct Round {
     /// From 1.
     pub number: u32,
     /// How many there are.
@@ -18,7 +18,7 @@ pub struct Round {
 }
 
 /// The node as it is in `round`, `None` where that changes nothing.
-pub fn in_round(node: &Node, round: Option<Round>, found: &mut Diagnostics) -> Option<Node> {
+pub(crate) fn in_round(node: &Node, round: Option<Round>, found: &mut Diagnostics) -> Option<Node> {
     let value = match &node.value {
         Value::Text(text) => {
             let number = round.filter(|_| text.contains("{round}"))?.number;
@@ -68,18 +68,23 @@ fn by_round(
     let mut fail = |message: &str, hint: String| {
         let error = Diagnostic::error(message).at(&node.origin);
         found.push(if hint.is_empty() { error } else { error.hint(hint) });
-        None
-    };
-    let Some(round) = round else {
-        return fail("`by-round` has a meaning only in steps with `each = \"round\"`", String::new());
     };
     let Some(items) = values.array().filter(|_| table.len() == 1) else {
-        return fail("`by-round` wants a list of values, one for each round, and no other key beside it", String::new());
+        let message =
+            "`by-round` wants a list of values, one for each round, and no other key beside it";
+        fail(message, String::new());
+        return None;
+    };
+    let Some(round) = round else {
+        fail("`by-round` has a meaning only in steps with `each = \"round\"`", String::new());
+        return items.last().cloned();
     };
     if items.len() < round.of as usize {
         let have = text::plural(items.len() as u64, "value");
         let want = text::plural(u64::from(round.of), "round");
-        return fail(&format!("`by-round` has {have} for {want}"), "give one value for each round".into());
+        fail(&format!("`by-round` has {have} for {want}"), "give one value for each round".into());
+        // Go on with a value of the right type, so that nothing else is blamed.
+        return items.last().cloned();
     }
     items.get(round.number as usize - 1).cloned()
 }

@@ -16,10 +16,13 @@ pub fn schema(language: &Language) -> Json {
     };
     properties["rekindle"]["const"] = VERSION.into();
     let text = json!({ "type": "string" });
-    properties.insert("extends".into(), json!({
-        "description": "Manifests that this one is laid over, by paths relative to this file.",
-        "anyOf": [text, { "type": "array", "items": text }],
-    }));
+    properties.insert(
+        "extends".into(),
+        json!({
+            "description": "Manifests that this one is laid over, by paths relative to this file.",
+            "anyOf": [text, { "type": "array", "items": text }],
+        }),
+    );
     properties.insert("sweep".into(), sweep());
     properties.insert("report".into(), Report::schema());
     properties.insert("compare".into(), json!({ "type": "array", "items": Compare::schema() }));

@@ -10,10 +10,10 @@ use crate::manifest::{Language, parse, sweep::Settable};
 use std::sync::Arc;
 
 /// Gives the text of a file, or says why it cannot.
-pub type Loader<'a> = dyn Fn(&str) -> Result<String, String> + 'a;
+pub(crate) type Loader<'a> = dyn Fn(&str) -> Result<String, String> + 'a;
 
 /// A tree in the making.
-pub struct Gathering<'a> {
+pub(crate) struct Gathering<'a> {
     /// Gives the text of a file.
     pub loader: &'a Loader<'a>,
     /// All texts read.
@@ -27,7 +27,12 @@ pub struct Gathering<'a> {
 impl Gathering<'_> {
     /// Reads a file and what it extends. `from` is the place that asked for it,
     /// `stack` the files that are being read.
-    pub fn file(&mut self, name: &str, from: Option<&Origin>, stack: &mut Vec<String>) -> Option<Node> {
+    pub(crate) fn file(
+        &mut self,
+        name: &str,
+        from: Option<&Origin>,
+        stack: &mut Vec<String>,
+    ) -> Option<Node> {
         if let Some(start) = stack.iter().position(|other| other == name) {
             let mut cycle = stack[start..].to_vec();
             cycle.push(name.to_owned());
@@ -72,7 +77,8 @@ impl Gathering<'_> {
             match item.text() {
                 Some(text) => names.push((text.to_owned(), item.origin.clone())),
                 None => {
-                    let message = format!("`extends` wants the name of a file, but this is {}", item.what());
+                    let message =
+                        format!("`extends` wants the name of a file, but this is {}", item.what());
                     self.found.push(Diagnostic::error(message).at(&item.origin));
                 }
             }
@@ -81,9 +87,11 @@ impl Gathering<'_> {
     }
 
     /// Lays `path=value` of the command line over the tree.
-    pub fn set(&mut self, root: &mut Node, text: &str, language: &Language) {
+    pub(crate) fn set(&mut self, root: &mut Node, text: &str, language: &Language) {
         let id = self.sources.add("--set", text);
-        let Some((keys, value)) = parse::assignment(id, &self.sources, &mut self.found) else { return };
+        let Some((keys, value)) = parse::assignment(id, &self.sources, &mut self.found) else {
+            return;
+        };
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let whole = Origin::new(id, 0..text.len());
         let settable = Settable { root, language, sweep: true };
@@ -104,7 +112,7 @@ impl Gathering<'_> {
 
 /// Lays `over` over `under`: tables are merged, everything else is replaced,
 /// and so are tables that say something by round or are of another `kind`.
-pub fn merge(under: &mut Node, over: Node) {
+pub(crate) fn merge(under: &mut Node, over: Node) {
     let key = |node: &Node, key: &str| node.at([key]).map(|node| node.text().map(str::to_owned));
     let by_round = key(under, "by-round").is_some() || key(&over, "by-round").is_some();
     let kinds = (key(under, "kind"), key(&over, "kind"));
@@ -129,7 +137,7 @@ pub fn merge(under: &mut Node, over: Node) {
 
 /// Sets the value at a path of keys (in lists, numbers), making the tables
 /// that lack.
-pub fn set_path(root: &mut Node, path: &[&str], value: Node) {
+pub(crate) fn set_path(root: &mut Node, path: &[&str], value: Node) {
     let Some((key, rest)) = path.split_first() else {
         *root = value;
         return;

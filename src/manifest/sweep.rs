@@ -15,7 +15,7 @@ const MOST_ARMS: usize = 100_000;
 
 /// One axis.
 #[derive(Debug)]
-pub struct Axis {
+pub(crate) struct Axis {
     /// Its name.
     pub name: String,
     /// Its values.
@@ -25,7 +25,7 @@ pub struct Axis {
 
 /// One value of an axis.
 #[derive(Debug)]
-pub struct AxisValue {
+pub(crate) struct AxisValue {
     /// Its name in the coordinates of an arm.
     pub label: String,
     sets: Vec<(String, Node)>,
@@ -33,7 +33,7 @@ pub struct AxisValue {
 
 /// A sweep: its axes, and for every arm the number of the value on each.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     /// The axes in order of declaration.
     pub axes: Vec<Axis>,
     /// The combinations.
@@ -42,7 +42,7 @@ pub struct Sweep {
 
 impl Sweep {
     /// Reads `[sweep]`; without one there is a single arm without coordinates.
-    pub fn read(root: &Node, language: &Language, found: &mut Diagnostics) -> Sweep {
+    pub(crate) fn read(root: &Node, language: &Language, found: &mut Diagnostics) -> Sweep {
         let mut reader = Reader { root, language, found };
         let Some(node) = root.at(["sweep"]) else {
             return Sweep { axes: Vec::new(), arms: vec![Vec::new()] };
@@ -66,13 +66,13 @@ impl Sweep {
     }
 
     /// The names of axes and values of an arm.
-    pub fn coords(&self, arm: &[usize]) -> Vec<(String, String)> {
+    pub(crate) fn coords(&self, arm: &[usize]) -> Vec<(String, String)> {
         let one = |(axis, at): (&Axis, &usize)| (axis.name.clone(), axis.values[*at].label.clone());
         self.axes.iter().zip(arm).map(one).collect()
     }
 
     /// Lays the values of an arm over the tree.
-    pub fn apply(&self, arm: &[usize], root: &mut Node) {
+    pub(crate) fn apply(&self, arm: &[usize], root: &mut Node) {
         for (axis, at) in self.axes.iter().zip(arm) {
             for (path, value) in &axis.values[*at].sets {
                 let path: Vec<&str> = path.split('.').collect();
@@ -82,11 +82,11 @@ impl Sweep {
     }
 
     /// Whether any axis sets something in one of these sections.
-    pub fn touches(&self, is_section: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn touches(&self, is_section: impl Fn(&str) -> bool) -> bool {
         let values = self.axes.iter().flat_map(|axis| &axis.values);
-        values.flat_map(|value| &value.sets).any(|(path, _)| {
-            is_section(path.split('.').next().unwrap_or_default())
-        })
+        values
+            .flat_map(|value| &value.sets)
+            .any(|(path, _)| is_section(path.split('.').next().unwrap_or_default()))
     }
 }
 
@@ -141,10 +141,16 @@ impl Reader<'_> {
             let (paths, values) = match &entry.node.value {
                 Value::Array(_) => (vec![name.clone()], Some(&entry.node)),
                 Value::Table(inner) if inner.get("values").is_some() => {
-                    self.refuse_unknown(inner, &format!("sweep.axes.{name}"), &["path", "paths", "values"]);
+                    self.refuse_unknown(
+                        inner,
+                        &format!("sweep.axes.{name}"),
+                        &["path", "paths", "values"],
+                    );
                     (self.paths(inner, &name), inner.get("values"))
                 }
-                Value::Table(inner) if inner.get("path").is_some() || inner.get("paths").is_some() => {
+                Value::Table(inner)
+                    if inner.get("path").is_some() || inner.get("paths").is_some() =>
+                {
                     let message = format!("axis `{name}` lacks `values`");
                     self.fail(&entry.node.origin, message, "");
                     continue;
@@ -197,10 +203,18 @@ impl Reader<'_> {
             let sets = paths.iter().map(|path| (path.clone(), value.clone())).collect();
             return self.add(axis, node, label, sets);
         };
-        self.refuse_unknown(table, &format!("sweep.axes.{}", axis.name), &["label", "set", "value"]);
+        self.refuse_unknown(
+            table,
+            &format!("sweep.axes.{}", axis.name),
+            &["label", "set", "value"],
+        );
         let Some(label) = table.get("label").and_then(scalar) else {
             let message = format!("a value of axis `{}` lacks `label`", axis.name);
-            self.fail(&node.origin, message, "write `{ label = \"name\", set = { \"stage.x.field\" = 1 } }`");
+            self.fail(
+                &node.origin,
+                message,
+                "write `{ label = \"name\", set = { \"stage.x.field\" = 1 } }`",
+            );
             return;
         };
         let mut sets = Vec::new();
@@ -213,7 +227,11 @@ impl Reader<'_> {
             self.flatten(&set, String::new(), &mut sets);
         } else if table.get("value").is_none() {
             let message = format!("value `{label}` of axis `{}` sets nothing", axis.name);
-            self.fail(&node.origin, message, "give it `set = { \"stage.x.field\" = 1 }` or `value`");
+            self.fail(
+                &node.origin,
+                message,
+                "give it `set = { \"stage.x.field\" = 1 }` or `value`",
+            );
         }
         self.add(axis, node, label, sets);
     }
@@ -239,7 +257,8 @@ impl Reader<'_> {
         }
         for (path, value) in &sets {
             let who = format!("axis `{}`", axis.name);
-            let place = if value.origin.span == node.origin.span { &axis.origin } else { &value.origin };
+            let place =
+                if value.origin.span == node.origin.span { &axis.origin } else { &value.origin };
             let settable = Settable { root: self.root, language: self.language, sweep: false };
             if let Some(mistake) = settable.mistake(path, &who, place) {
                 self.found.push(mistake);
@@ -261,14 +280,26 @@ impl Reader<'_> {
                 let length = |at: usize| axes[at].values.len();
                 if length(*at) != length(members[0].0) {
                     let side = |at: usize| {
-                        format!("`{}` has {}", axes[at].name, text::plural(length(at) as u64, "value"))
+                        format!(
+                            "`{}` has {}",
+                            axes[at].name,
+                            text::plural(length(at) as u64, "value")
+                        )
                     };
-                    let message = format!("zipped axes differ in length: {}, {}", side(members[0].0), side(*at));
+                    let message = format!(
+                        "zipped axes differ in length: {}, {}",
+                        side(members[0].0),
+                        side(*at)
+                    );
                     self.fail(&name.origin, message, "");
                     return Vec::new();
                 }
                 if group_of.values().flatten().any(|other| other == at) {
-                    self.fail(&name.origin, format!("axis `{}` is zipped twice", axes[*at].name), "");
+                    self.fail(
+                        &name.origin,
+                        format!("axis `{}` is zipped twice", axes[*at].name),
+                        "",
+                    );
                     return Vec::new();
                 }
             }
@@ -306,7 +337,8 @@ impl Reader<'_> {
                     good = false;
                     continue;
                 };
-                let labels: &[Node] = entry.node.array().unwrap_or(std::slice::from_ref(&entry.node));
+                let labels: &[Node] =
+                    entry.node.array().unwrap_or(std::slice::from_ref(&entry.node));
                 let mut numbers = BTreeSet::new();
                 for node in labels {
                     let label = scalar(node).unwrap_or_default();
@@ -315,7 +347,11 @@ impl Reader<'_> {
                         numbers.insert(number);
                         continue;
                     }
-                    let hint = text::suggestion(&label, "values", values.iter().map(|value| value.label.as_str()));
+                    let hint = text::suggestion(
+                        &label,
+                        "values",
+                        values.iter().map(|value| value.label.as_str()),
+                    );
                     self.fail(&node.origin, format!("axis `{name}` has no value `{label}`"), &hint);
                     good = false;
                 }
@@ -335,7 +371,8 @@ impl Reader<'_> {
         exclude: &[Pattern],
         include: &[Pattern],
     ) -> Vec<Vec<usize>> {
-        if axes.iter().any(|axis| axis.values.is_empty()) || (groups.is_empty() && !axes.is_empty()) {
+        if axes.iter().any(|axis| axis.values.is_empty()) || (groups.is_empty() && !axes.is_empty())
+        {
             return Vec::new();
         }
         let sizes = groups.iter().map(|group| axes[group[0]].values.len());
@@ -356,7 +393,10 @@ impl Reader<'_> {
             let mut out = false;
             for (pattern, used) in exclude.iter().zip(&mut used) {
                 let matches = pattern.allowed.iter().zip(&arm);
-                if matches.into_iter().all(|(set, at)| set.as_ref().is_none_or(|set| set.contains(at))) {
+                if matches
+                    .into_iter()
+                    .all(|(set, at)| set.as_ref().is_none_or(|set| set.contains(at)))
+                {
                     (*used, out) = (true, true);
                 }
             }
@@ -405,7 +445,7 @@ fn scalar(node: &Node) -> Option<String> {
 }
 
 /// The paths that may be set from outside a manifest's text.
-pub struct Settable<'a> {
+pub(crate) struct Settable<'a> {
     /// The tree.
     pub root: &'a Node,
     /// The words of the language.
@@ -417,7 +457,7 @@ pub struct Settable<'a> {
 impl Settable<'_> {
     /// What is wrong with a path that leads to no key, step or shared table
     /// there is. What lies below those is for their own reading to judge.
-    pub fn mistake(&self, path: &str, who: &str, origin: &Origin) -> Option<Diagnostic> {
+    pub(crate) fn mistake(&self, path: &str, who: &str, origin: &Origin) -> Option<Diagnostic> {
         let mut parts = path.split('.');
         let (top, name) = (parts.next().unwrap_or_default(), parts.next());
         let known = top_keys(self.language);

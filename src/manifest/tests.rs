@@ -234,58 +234,478 @@ steps = 5
 "#;
 
 #[test]
-fn show() {
+fn rounds_unfold_and_references_mean_their_round() {
     let world = read(&[("a.toml", GOOD)], &[]);
-    println!("{}", world.found.render(&world.sources, false));
-    println!("{:#?}", world.parsed);
-    println!("{}", world.arms[0].resolved_toml(&world.sources));
-    println!("{}", world.arms[0].resolved_json(&world.sources));
-    let bad = r#"
+    assert_eq!(world.found.render(&world.sources, false), "");
+    let arm = &world.arms[0];
+    let names: Vec<&str> = arm.steps.iter().map(|step| step.name.as_str()).collect();
+    let expected = [
+        "pool",
+        "base",
+        "round1.answers",
+        "round1.evolve",
+        "round2.answers",
+        "round2.evolve",
+        "final",
+    ];
+    assert_eq!(names, expected);
+    let inputs = |step: &str| -> Vec<(String, String)> {
+        let inputs = world.parsed[0][step].inputs.iter();
+        inputs.map(|input| (input.role.clone(), input.reference.clone())).collect()
+    };
+    let pair = |role: &str, reference: &str| (role.to_owned(), reference.to_owned());
+    assert_eq!(inputs("round1.answers"), [pair("model", "base"), pair("problems", "pool")]);
+    assert_eq!(inputs("round2.answers")[0], pair("model", "round1.evolve"));
+    let expected = [
+        pair("model", "base.model"),
+        pair("data.0", "round2.answers"),
+        pair("data.1", "round1.answers"),
+        pair("data.2", "round2.answers"),
+    ];
+    assert_eq!(inputs("round2.evolve"), expected);
+    assert_eq!(inputs("final")[0], pair("model", "round2.evolve"));
+}
+
+#[test]
+fn identity_holds_what_differs_from_defaults_and_the_content_of_shared_tables() {
+    let world = read(&[("a.toml", GOOD)], &[]);
+    let identity = |step: &str| world.parsed[0][step].identity.as_str();
+    // 0.7 is the default, 1.0 is not; the name `plain` does not count, `batch` neither.
+    let expected = "model = <input>\nproblems = <input>\n\
+        protocol.ask = \"Question: {question}\"\ntemperature = 1.0\n";
+    assert_eq!(identity("round1.answers"), expected);
+    let expected = "data.0.from = <input>\ndata.1.from = <input>\ndata.1.repeat = 3\n\
+        model = <input>\nsteps = 20\n";
+    assert_eq!(identity("round1.evolve"), expected);
+    let integer = read(&[("a.toml", GOOD)], &["stage.answers.temperature=1"]);
+    assert_eq!(integer.parsed[0]["round1.answers"].identity, identity("round1.answers"));
+}
+
+#[test]
+fn every_value_knows_where_it_came_from() {
+    let base = format!("{HEAD}[stage.t]\nkind = \"train\"\nsteps = 5\nrate = 0.5\n");
+    let own = "extends = \"base.toml\"\n[stage.t]\nsteps = 6\n[sweep.axes]\nseed = [3, 4]\n";
+    let files = [("a.toml", own), ("base.toml", base.as_str())];
+    let world = read(&files, &["stage.t.start=continual"]);
+    assert_eq!(world.found.render(&world.sources, false), "");
+    let arm = &world.arms[1];
+    assert_eq!((arm.label().as_str(), arm.seed.0), ("seed=4", 4));
+    let origin = |path: &str| arm.origin_of(path, &world.sources).unwrap_or_default();
+    assert_eq!(origin("t.steps"), "a.toml:3:9");
+    assert_eq!(origin("t.rate"), "base.toml:7:8 via extends base.toml");
+    assert_eq!(origin("t.start"), "--set stage.t.start=continual");
+    assert_eq!(origin("seed"), "a.toml:5:12 via sweep axis `seed`");
+    assert_eq!(arm.origin_of("t.batch", &world.sources), None);
+    let expected = "\
+rekindle = 1  # base.toml:1:12 via extends base.toml
+name = \"x\"    # base.toml:2:8 via extends base.toml
+rounds = 2    # base.toml:3:10 via extends base.toml
+seed = 4      # a.toml:5:12 via sweep axis `seed`
+
+[stage.t]
+kind = \"train\"       # base.toml:5:8
+steps = 6            # a.toml:3:9
+rate = 0.5           # base.toml:7:8 via extends base.toml
+start = \"continual\"  # --set stage.t.start=continual
+";
+    assert_eq!(arm.resolved_toml(&world.sources), expected);
+    assert_eq!(arm.resolved_json(&world.sources)["t.steps"]["value"], 6);
+}
+
+#[test]
+fn arms_are_products_with_zip_exclude_and_include() {
+    let text = format!(
+        "{HEAD}[stage.t]\nkind = \"train\"\nsteps = 5\n[stage.u]\nkind = \"train\"\nsteps = 5\n\
+         [sweep]\nzip = [[\"seed\", \"steps\"]]\nexclude = [{{ seed = 1, how = \"b\" }}]\n\
+         include = [{{ seed = 1, steps = 20, how = \"a\" }}, {{ seed = 1, steps = 10, how = \"a\" }}]\n\
+         [sweep.axes]\nseed = [1, 2]\n\
+         steps = {{ paths = [\"stage.t.steps\", \"stage.u.steps\"], values = [10, 20] }}\n\
+         how = [{{ label = \"a\", set = {{ \"stage.t.rate\" = 0.1 }} }}, \
+         {{ label = \"b\", set = {{ stage.t.start = \"continual\" }} }}]\n"
+    );
+    let world = read(&[("a.toml", &text)], &[]);
+    assert_eq!(world.found.render(&world.sources, false), "");
+    let labels: Vec<String> = world.arms.iter().map(Arm::label).collect();
+    let expected = [
+        "seed=1, steps=10, how=a",
+        "seed=2, steps=20, how=a",
+        "seed=2, steps=20, how=b",
+        "seed=1, steps=20, how=a",
+    ];
+    assert_eq!(labels, expected);
+    assert_eq!(world.parsed[0]["t"].identity, "rate = 0.1\nsteps = 10\n");
+    assert_eq!(world.parsed[2]["t"].identity, "start = \"continual\"\nsteps = 20\n");
+    assert_eq!(world.parsed[2]["u"].identity, "steps = 20\n");
+}
+
+#[test]
+fn a_report_row_with_round_stands_for_every_round() {
+    let text = format!(
+        "{GOOD}[report]\nmodels = [{{ label = \"round {{round}}\", scores = \"evolve.scores\", \
+         control = \"final\" }}, {{ label = \"final\", scores = \"final.scores\" }}]\n\
+         [[target]]\nsubject = \"round 2\"\npaper = 0.5\nsource-confidence = \"recalled\"\n\
+         accept = {{ abs = 0.1 }}\n"
+    );
+    let world = read(&[("a.toml", &text)], &[]);
+    assert_eq!(world.found.render(&world.sources, false), "");
+    let mut cx = world.arms[0].reading();
+    let findings = world.arms[0].findings(&mut cx);
+    let models = findings.report.expect("a report").models;
+    let rows: Vec<_> = models
+        .iter()
+        .map(|model| (model.label.as_str(), model.scores.reference.as_str(), model.round))
+        .collect();
+    let expected = [
+        ("round 1", "round1.evolve.scores", Some(1)),
+        ("round 2", "round2.evolve.scores", Some(2)),
+        ("final", "final.scores", None),
+    ];
+    assert_eq!(rows, expected);
+    assert_eq!(findings.target[0].mode, "direct");
+}
+
+#[test]
+fn five_mistakes_are_told_at_once() {
+    let text = "\
 rekindle = 1
-name = "bad"
-rounds = 2
+name = \"x\"
 seeds = 7
-
-[protocol.plain]
-asks = "Question: {question}"
-
 [dataset.pool]
-kind = "aritmetic"
-count = "many"
-
+kind = \"aritmetic\"
 [stage.base]
-kind = "train"
-start = "restrat"
-rate = -1
+kind = \"train\"
+steps = \"many\"
+rate = = 3
+[stage.more]
+kind = \"train\"
+step = 3
+steps = 3
+";
+    complains(
+        text,
+        "\
+error: unknown key `seeds` at the top of the manifest
+ --> a.toml:3:1
+  |
+3 | seeds = 7
+  | ^^^^^
+  |
+  = hint: did you mean `seed`?
 
-[stage.answers]
-kind = "generate"
-each = "round"
-model = { previous = "evolv", first = "bas" }
-problems = "pool"
-protocol = "plan"
-temprature = { by-round = [1.0] }
-annotator = { kind = "golden" }
+error: there is no kind of dataset called `aritmetic`
+ --> a.toml:5:8
+  |
+5 | kind = \"aritmetic\"
+  |        ^^^^^^^^^^^
+  |
+  = hint: did you mean `arithmetic`?
 
-[stage.other]
-kind = "generate"
-model = 3
-problems = "answers"
-protocol = ["x"]
-broken = = 3
+error: `stage.base.steps` wants a whole number from 0, but this is a string
+ --> a.toml:8:9
+  |
+8 | steps = \"many\"
+  |         ^^^^^^
 
-[stage.last]
-kind = "train"
-data = "pool"
-steps = 1979-05-27
+error: extra `=`, expected nothing
+ --> a.toml:9:8
+  |
+9 | rate = = 3
+  |        ^
 
-[report]
-models = [ { label = "r{round}", scores = "answers" }, { label = "x", scores = "base", control = "r3" } ]
-[[compare]]
-a = "x"
-b = "x"
-"#;
-    let world = read(&[("a.toml", bad)], &[]);
-    println!("{}", world.found.render(&world.sources, false));
-    println!("{}", serde_json::to_string_pretty(&schema(&language())).unwrap());
+error: unknown key `step` in `stage.more`
+  --> a.toml:12:1
+   |
+12 | step = 3
+   | ^^^^
+   |
+   = hint: did you mean `steps`?
+",
+    );
+}
+
+/// Asserts message, place and hint of the only mistake.
+#[track_caller]
+fn one(text: &str, sets: &[&str], message: &str, place: &str, hint: &str) {
+    let text = format!("{HEAD}{text}");
+    let world = read(&[("a.toml", &text)], sets);
+    let items = world.found.sorted();
+    let all = world.found.render(&world.sources, false);
+    assert_eq!(items.len(), 1, "{all}");
+    assert_eq!(items[0].message, message, "{all}");
+    let at = items[0].labels.first().map(|(span, _)| world.sources.place(span));
+    let at = at.map(|at| format!("{}:{}:{}", at.file, at.line, at.column)).unwrap_or_default();
+    assert_eq!(at, place, "{all}");
+    assert_eq!(items[0].hints.first().map_or("", String::as_str), hint, "{all}");
+}
+
+#[test]
+fn mistakes_of_steps_name_place_and_remedy() {
+    let t = "[stage.t]\nkind = \"train\"\nsteps = 1\n";
+    let lacks = "a whole number from 0: Optimizer steps.";
+    one("[stage.t]\nkind = \"train\"\n", &[], "`stage.t` lacks `steps`", "a.toml:4:1", lacks);
+    let kinds = "kinds of a stage: `train`, `generate`";
+    one("[stage.t]\nsteps = 1\n", &[], "`stage.t` lacks `kind`", "a.toml:4:1", kinds);
+    let hint = "`train` is a kind of stage: call this table `[stage.t]`";
+    one(
+        "[dataset.t]\nkind = \"train\"\n",
+        &[],
+        "there is no kind of dataset called `train`",
+        "a.toml:5:8",
+        hint,
+    );
+    one(
+        &format!("{t}start = \"restrat\"\n"),
+        &[],
+        "`stage.t.start` cannot be `restrat`",
+        "a.toml:7:9",
+        "did you mean `restart`?",
+    );
+    one(
+        &format!("{t}rate = nan\n"),
+        &[],
+        "`stage.t.rate` wants a finite number, but this is infinite or no number",
+        "a.toml:7:8",
+        "",
+    );
+    one(
+        &format!("{t}batch = -1\n"),
+        &[],
+        "`stage.t.batch` wants a whole number from 0, but this is a negative number",
+        "a.toml:7:9",
+        "",
+    );
+    one(
+        &format!("{t}rate = {{ by-round = [1.0, 2.0] }}\n"),
+        &[],
+        "`by-round` has a meaning only in steps with `each = \"round\"`",
+        "a.toml:7:8",
+        "",
+    );
+    one(&format!("{t}rate = -1\n"), &[], "`rate` must be above 0", "a.toml:7:8", "");
+    one(
+        &format!("{t}each = \"rund\"\n"),
+        &[],
+        "`stage.t.each` can only be `\"round\"`",
+        "a.toml:7:8",
+        "",
+    );
+    one(
+        &format!("{t}rate = {{ by-round = [1.0] }}\neach = \"round\"\n"),
+        &[],
+        "`by-round` has 1 value for 2 rounds",
+        "a.toml:7:8",
+        "give one value for each round",
+    );
+    one(
+        "[stage.last]\nkind = \"train\"\nsteps = 1\n",
+        &[],
+        "a step cannot be called `last`",
+        "a.toml:4:8",
+        "references use this word for rounds",
+    );
+    one(
+        &format!("{t}[dataset.t]\nkind = \"arithmetic\"\n"),
+        &[],
+        "there are two steps called `t`",
+        "a.toml:4:8",
+        "",
+    );
+    let hint = "`train` is a kind: give a step of your own name `kind = \"train\"`";
+    one("[train]\n", &[], "unknown key `train` at the top of the manifest", "a.toml:4:2", hint);
+}
+
+#[test]
+fn mistakes_of_references_name_the_steps_there_are() {
+    let t = "[stage.t]\nkind = \"train\"\nsteps = 1\n";
+    let each = format!("{t}each = \"round\"\n[stage.u]\nkind = \"train\"\nsteps = 1\n");
+    let model = |reference: &str| format!("{each}model = {reference}\n");
+    one(&model("\"tt\""), &[], "there is no step `tt`", "a.toml:11:9", "did you mean `t`?");
+    one(
+        &model("\"t.model\""),
+        &[],
+        "`t` runs once in each round; say which one is meant",
+        "a.toml:11:9",
+        "`last.t.model`, `round1.t.model`, or in a list `rounds.t.model`",
+    );
+    one(
+        &model("\"round3.t\""),
+        &[],
+        "there is no `round3`",
+        "a.toml:11:9",
+        "`rounds` is 2: `round1` to `round2`",
+    );
+    one(
+        &model("\"last.u\""),
+        &[],
+        "`u` runs only once, not in each round",
+        "a.toml:11:9",
+        "say `u`, or give `u` the line `each = \"round\"`",
+    );
+    one(
+        &model("\"rounds.t\""),
+        &[],
+        "`rounds.t` is a list, but `stage.u.model` takes one",
+        "a.toml:11:9",
+        "one of them is `last.t` or `round1.t`",
+    );
+    one(
+        &model("{ previous = \"t\", first = \"u\" }"),
+        &[],
+        "`previous` has a meaning only in steps with `each = \"round\"`",
+        "a.toml:11:9",
+        "from outside say `last.t` or `round1.t`",
+    );
+    one(
+        &model("\"last.t\""),
+        &["rounds=0"],
+        "there is no last round",
+        "a.toml:11:9",
+        "`rounds` is 0",
+    );
+    let text = "[protocol.plain]\n[dataset.p]\nkind = \"arithmetic\"\n[stage.t]\nkind = \"train\"\nsteps = 1\n\
+        [stage.g]\nkind = \"generate\"\nmodel = \"t\"\nproblems = \"p\"\nprotocol = \"plan\"\n";
+    one(text, &[], "there is no `[protocol.plan]`", "a.toml:14:12", "did you mean `plain`?");
+    let tagged =
+        format!("{}annotator = {{ kind = \"golden\" }}\n", text.replace("plan\"", "plain\""));
+    one(
+        &tagged,
+        &[],
+        "`stage.g.annotator.kind` cannot be `golden`",
+        "a.toml:15:22",
+        "did you mean `gold`?",
+    );
+}
+
+#[test]
+fn mistakes_of_sweeps_and_settings_are_told() {
+    let t = "[stage.t]\nkind = \"train\"\nsteps = 1\n";
+    let sweep = |text: &str| format!("{t}{text}\n");
+    one(
+        t,
+        &["stage.u.steps=2"],
+        "`--set` sets `stage.u.steps`, but there is no `[stage.u]`",
+        "--set:1:1",
+        "tables in `[stage]`: `t`",
+    );
+    one(
+        t,
+        &["stage.t.stepps=2"],
+        "unknown key `stepps` in `stage.t`",
+        "--set:1:16",
+        "did you mean `steps`?",
+    );
+    one(
+        t,
+        &["nonsense"],
+        "`--set` wants `path=value`, such as `stage.train.steps=100`",
+        "--set:1:1",
+        "",
+    );
+    let zip = "[sweep]\nzip = [[\"a\", \"b\"]]\n[sweep.axes]\na = { path = \"seed\", values = [1, 2] }\nb = { path = \"stage.t.steps\", values = [1] }";
+    one(
+        &sweep(zip),
+        &[],
+        "zipped axes differ in length: `a` has 2 values, `b` has 1 value",
+        "a.toml:8:14",
+        "",
+    );
+    one(
+        &sweep("[sweep]\naxis = 1"),
+        &[],
+        "unknown key `axis` in `sweep`",
+        "a.toml:8:1",
+        "did you mean `axes`?",
+    );
+    one(
+        &sweep("[sweep.axes]\nsed = [1]"),
+        &[],
+        "axis `sed` sets `sed`, but `sed` cannot be set",
+        "a.toml:8:1",
+        "did you mean `seed`?",
+    );
+    one(
+        &sweep("[sweep.axes]\nseed = [1, 1]"),
+        &[],
+        "axis `seed` has two values `1`",
+        "a.toml:8:12",
+        "",
+    );
+    one(
+        &sweep("[sweep]\nexclude = [{ seed = 3 }]\n[sweep.axes]\nseed = [1, 2]"),
+        &[],
+        "axis `seed` has no value `3`",
+        "a.toml:8:21",
+        "values: `1`, `2`",
+    );
+    one(
+        &sweep("[sweep.axes]\n\"stage.t.start\" = [\"restart\", \"kontinual\"]"),
+        &[],
+        "`stage.t.start` cannot be `kontinual`",
+        "a.toml:8:31",
+        "did you mean `continual`?",
+    );
+}
+
+#[test]
+fn files_that_cannot_be_had_are_told() {
+    let told = |files: &[(&str, &str)]| {
+        let world = read(files, &[]);
+        world.found.render(&world.sources, false)
+    };
+    assert_eq!(told(&[]), "error: cannot read `a.toml`: no such file\n");
+    assert_eq!(
+        told(&[("a.toml", "<latin 1>")]),
+        "error: cannot read `a.toml`: it is not UTF-8 (byte 12)\n"
+    );
+    let own = format!("extends = \"b.toml\"\n{HEAD}");
+    let expected = "\
+error: cannot read `b.toml`: no such file
+ --> a.toml:1:11
+  |
+1 | extends = \"b.toml\"
+  |           ^^^^^^^^
+";
+    assert_eq!(told(&[("a.toml", &own)]), expected);
+    let expected = "\
+error: `extends` goes round in a circle: a.toml -> b.toml -> a.toml
+ --> b.toml:1:12
+  |
+1 | extends = [\"a.toml\"]
+  |            ^^^^^^^^
+";
+    assert_eq!(told(&[("a.toml", &own), ("b.toml", "extends = [\"a.toml\"]\n")]), expected);
+}
+
+#[test]
+fn ten_thousand_steps_unfold() {
+    let seeds: Vec<String> = (0..1000).map(|seed| seed.to_string()).collect();
+    let mut text = format!("{HEAD}[sweep.axes]\nseed = [{}]\n", seeds.join(", "));
+    for i in 0..10 {
+        text.push_str(&format!("[stage.t{i}]\nkind = \"train\"\nsteps = {i}\nrate = 0.1\n"));
+    }
+    let loader = |_: &str| Ok(text.clone());
+    let (manifest, _, found) = Manifest::read(&loader, "a.toml", &[], &language());
+    assert!(found.is_empty());
+    let start = std::time::Instant::now();
+    let (arms, found) = manifest.expect("it was loaded").expand(&language());
+    println!("{:?}", start.elapsed());
+    assert!(found.is_empty());
+    assert_eq!(arms.iter().map(|arm| arm.steps.len()).sum::<usize>(), 10_000);
+}
+
+#[test]
+fn schema_offers_every_kind_and_refuses_other_keys() {
+    let schema = schema(&language());
+    let kinds = schema["properties"]["stage"]["additionalProperties"]["oneOf"].as_array();
+    let names: Vec<_> = kinds
+        .into_iter()
+        .flatten()
+        .map(|kind| kind["properties"]["kind"]["const"].as_str())
+        .collect();
+    assert_eq!(names, [Some("train"), Some("generate")]);
+    let train = &schema["properties"]["stage"]["additionalProperties"]["oneOf"][0];
+    assert_eq!(train["additionalProperties"], false);
+    assert_eq!(train["properties"]["start"]["default"], "restart");
+    assert_eq!(train["properties"]["start"]["description"], "Where to start.");
+    assert_eq!(schema["properties"]["rekindle"]["const"], 1);
 }

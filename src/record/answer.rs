@@ -13,8 +13,11 @@ const TOLERANCE: f64 = 1e-4;
 /// The answer that a reply gives, if one can be read.
 pub fn extract(protocol: &Protocol, problem: &Problem, text: &str) -> Option<f64> {
     match protocol.answer {
-        AnswerForm::Number => number(marker(protocol), text),
-        AnswerForm::Expression => expression(marker(protocol), text, &problem.numbers),
+        AnswerForm::Number => number(around(protocol).0, text),
+        AnswerForm::Expression => {
+            let (marker, ending) = around(protocol);
+            expression(marker, ending, text, &problem.numbers)
+        }
     }
 }
 
@@ -43,9 +46,10 @@ pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
     }
 }
 
-/// The words of the reply template before the answer.
-fn marker(protocol: &Protocol) -> &str {
-    protocol.reply.split("{answer}").next().unwrap_or_default().trim()
+/// The words of the reply template before and behind the answer.
+fn around(protocol: &Protocol) -> (&str, &str) {
+    let (before, behind) = protocol.reply.split_once("{answer}").unwrap_or((&protocol.reply, ""));
+    (before.trim(), behind.trim())
 }
 
 /// What follows the last marker, or everything where there is none.
@@ -70,7 +74,7 @@ fn number(marker: &str, text: &str) -> Option<f64> {
 /// A number as people write it: `1,080`, `$5`, `12.50`, `-3`, `7.`.
 pub fn plain_number(word: &str) -> Option<f64> {
     let bare: String = word
-        .trim_start_matches('$')
+        .trim_start_matches(['$', '€', '£'])
         .trim_end_matches(['.', '%', '!', '?', ';', ':'])
         .chars()
         .filter(|&c| c != ',')
@@ -81,10 +85,12 @@ pub fn plain_number(word: &str) -> Option<f64> {
     if plain { bare.parse().ok() } else { None }
 }
 
-/// The value of the prefix expression after the last marker.
-fn expression(marker: &str, text: &str, numbers: &[f64]) -> Option<f64> {
+/// The value of the prefix expression after the last marker, up to the ending
+/// that the template puts behind an answer.
+fn expression(marker: &str, ending: &str, text: &str, numbers: &[f64]) -> Option<f64> {
     let (rest, _) = after_marker(marker, text);
-    let mut words = rest.split_whitespace();
+    let rest = rest.trim_end();
+    let mut words = rest.strip_suffix(ending).unwrap_or(rest).split_whitespace();
     let value = prefix(&mut words, numbers, 0)?;
     // Something behind a whole expression makes it another one.
     words.next().is_none().then_some(value).filter(|value| value.is_finite())
@@ -155,6 +161,7 @@ mod tests {
             ("answer 3 or 4", Some(3.0)),
             ("it is 1,080 .", Some(1080.0)),
             ("costs $12.50 .", Some(12.5)),
+            ("costs £3 .", Some(3.0)),
             ("12 then -3", Some(-3.0)),
             ("answer", None),
             ("answer nothing", None),
@@ -179,6 +186,10 @@ mod tests {
             ("answer", None),
         ] {
             assert_eq!(extract(&p, &problem(&[12.0, 4.0]), text), want, "{text}");
+        }
+        let dotted = Protocol { reply: "so {answer} .".into(), ..p.clone() };
+        for text in ["so - number0 number1 .", "so - number0 number1"] {
+            assert_eq!(extract(&dotted, &problem(&[12.0, 4.0]), text), Some(8.0), "{text}");
         }
         let deep = format!("answer {}", "+ ".repeat(100_000));
         assert_eq!(extract(&p, &problem(&[]), &deep), None);

@@ -142,7 +142,16 @@ fn student(degrees: usize) -> f64 {
         return *value;
     }
     let (z, d) = (Z95, degrees as f64);
-    z + (z.powi(3) + z) / (4.0 * d) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * d * d)
+    let terms = [
+        (z.powi(3) + z) / 4.0,
+        (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0,
+        (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0,
+        (79.0 * z.powi(9) + 776.0 * z.powi(7) + 1482.0 * z.powi(5)
+            - 1920.0 * z.powi(3)
+            - 945.0 * z)
+            / 92160.0,
+    ];
+    terms.iter().rev().fold(0.0, |sum, term| (sum + term) / d) + z
 }
 
 #[cfg(test)]
@@ -197,6 +206,8 @@ mod tests {
         near(s.deviation, 1.0);
         near(s.half, 4.303 / 3f64.sqrt());
         assert_eq!(spread(&[]), None);
+        near(student(11), 2.2010);
         near(student(30), 2.0423);
+        near(student(120), 1.9799);
     }
 }

@@ -38,10 +38,16 @@ impl Architecture {
     /// The configuration for a vocabulary; what is wrong with it otherwise.
     pub fn config(&self, vocabulary: usize) -> Result<LlamaConfig, String> {
         if self.heads == 0 || !self.width.is_multiple_of(2 * self.heads) {
-            return Err(format!("`width` {} is no even multiple of `heads` {}", self.width, self.heads));
+            return Err(format!(
+                "`width` {} is no even multiple of `heads` {}",
+                self.width, self.heads
+            ));
         }
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(format!("`kv-heads` {} does not divide `heads` {}", self.kv_heads, self.heads));
+            return Err(format!(
+                "`kv-heads` {} does not divide `heads` {}",
+                self.kv_heads, self.heads
+            ));
         }
         Ok(LlamaConfig {
             model_type: "llama".into(),

@@ -11,7 +11,10 @@ use crate::{
         failure::{Doing, Failure, Outcome},
         spec::{Ref, spec},
     },
-    host::{fs, process::Group},
+    host::{
+        fs,
+        process::{self, Group},
+    },
     stages::{kind::Kind, kind::Stage, work::Work},
 };
 use std::{
@@ -64,18 +67,18 @@ impl Stage for Command {
         let log = work.folder().join("log");
         let doing = || format!("writing `{}`", log.display());
         let output = File::create(&log).doing(doing)?;
-        let mut process = Process::new(program);
-        process
+        let mut command = Process::new(program);
+        command
             .args(arguments)
             .current_dir(work.folder())
             .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .envs(process::search_path().map(|path| ("PATH", path)))
             .envs(&self.env)
             .stdin(Stdio::null())
             .stdout(output.try_clone().doing(doing)?)
             .stderr(output);
         let started = Instant::now();
-        let mut group = Group::start(&mut process)?;
+        let mut group = Group::start(&mut command)?;
         let late =
             || self.timeout > 0.0 && started.elapsed() > Duration::from_secs_f64(self.timeout);
         match group.wait(&|| work.stopping() || late())? {

@@ -63,10 +63,7 @@ pub const KIND: Kind = Kind::of::<Evaluate>("evaluate", "stage", 1, true);
 
 impl Stage for Evaluate {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
-        vec![
-            ("scores".into(), ArtifactKind::Scores),
-            ("dialogues".into(), ArtifactKind::Dialogues),
-        ]
+        vec![("scores".into(), ArtifactKind::Scores), ("dialogues".into(), ArtifactKind::Dialogues)]
     }
 
     fn needs_device(&self) -> bool {
@@ -129,13 +126,9 @@ impl Exam<'_> {
     ) -> Result<Vec<Dialogue>> {
         let Evaluate { protocol, .. } = self.spec;
         let seed = self.work.seed().derive(topic);
-        let repeated: Vec<&Problem> = self
-            .problems
-            .iter()
-            .flat_map(|p| std::iter::repeat_n(p, times as usize))
-            .collect();
-        let prompts: Vec<String> =
-            repeated.iter().map(|p| protocol.question_prompt(p)).collect();
+        let repeated: Vec<&Problem> =
+            self.problems.iter().flat_map(|p| std::iter::repeat_n(p, times as usize)).collect();
+        let prompts: Vec<String> = repeated.iter().map(|p| protocol.question_prompt(p)).collect();
         let reply = |temperature| Manner {
             temperature,
             max_tokens: self.spec.max_tokens as usize,

@@ -4,6 +4,7 @@
 
 use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::{Failure, Outcome};
+use crate::base::seed::Rng;
 use crate::base::spec::{Ref, Use, spec};
 use crate::inference::reference::{expression, show};
 use crate::record::protocol::{AnswerForm, Protocol};
@@ -43,13 +44,9 @@ impl Stage for Examples {
             })?;
             let answer = match self.protocol.answer {
                 AnswerForm::Expression => expression(&problem.solution),
-                AnswerForm::Number if rng.unit_f64() < self.noise => loop {
-                    let by = 1.0 + rng.below(3) as f64;
-                    let wrong = if rng.below(2) == 0 { gold + by } else { gold - by };
-                    if (0.0..=self.largest as f64).contains(&wrong) {
-                        break show(wrong);
-                    }
-                },
+                AnswerForm::Number if rng.unit_f64() < self.noise => {
+                    wrong(&mut rng, problem, gold, self.largest)?
+                }
                 AnswerForm::Number => show(gold),
             };
             examples.push(Example {
@@ -59,5 +56,58 @@ impl Stage for Examples {
             });
         }
         work.output("examples").write_rows("examples.jsonl", &examples)
+    }
+}
+
+/// An answer that is off by 1 to 3 and stays in `0..=largest`.
+fn wrong(rng: &mut Rng, problem: &Problem, gold: f64, largest: u64) -> Outcome<String> {
+    let fits = |wrong: f64| (0.0..=largest as f64).contains(&wrong);
+    if !(1..=3).any(|by| fits(gold + f64::from(by)) || fits(gold - f64::from(by))) {
+        return Err(Failure::input(format!(
+            "no wrong answer near {} (problem `{}`) is in 0..={largest}",
+            show(gold),
+            problem.id
+        ))
+        .hint("raise `largest`, or set `noise` to 0"));
+    }
+    loop {
+        let by = 1.0 + rng.below(3) as f64;
+        let wrong = if rng.below(2) == 0 { gold + by } else { gold - by };
+        if fits(wrong) {
+            return Ok(show(wrong));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seed::Seed;
+
+    fn problem(gold: f64) -> Problem {
+        Problem {
+            id: "p".into(),
+            question: "?".into(),
+            numbers: Vec::new(),
+            gold: Some(gold),
+            solution: Vec::new(),
+            fingerprint: String::new(),
+        }
+    }
+
+    #[test]
+    fn wrong_answers_are_near_and_in_range() {
+        let mut rng = Seed(1).rng();
+        for gold in [0.0, 10.0, 20.0, 23.0] {
+            for _ in 0..50 {
+                let said = wrong(&mut rng, &problem(gold), gold, 20).expect("there is one");
+                let value: f64 = said.parse().expect("a number");
+                assert!(
+                    (0.0..=20.0).contains(&value) && (1.0..=3.0).contains(&(value - gold).abs())
+                );
+            }
+        }
+        // Once it looked for ever.
+        assert!(wrong(&mut rng, &problem(24.0), 24.0, 20).is_err());
     }
 }

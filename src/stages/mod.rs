@@ -4,6 +4,7 @@
 pub mod kind;
 pub mod work;
 
+mod formats;
 mod speaking;
 mod tallying;
 
@@ -12,20 +13,26 @@ pub mod collect;
 pub mod command;
 pub mod evaluate;
 pub mod examples;
+pub mod fetch_dataset;
 pub mod filter;
 pub mod generate;
 pub mod self_feedback;
 pub mod self_refine;
+pub mod split;
 pub mod tokenizer;
 pub mod train;
 pub mod word_problems;
 
+use crate::base::failure::Outcome;
+use crate::inference::local::open_device;
 use crate::manifest::ResourceInfo;
 use kind::Kind;
 
 /// Every kind there is, in the order of the documentation.
 pub static KINDS: &[&Kind] = &[
     &word_problems::KIND,
+    &fetch_dataset::KIND,
+    &split::KIND,
     &examples::KIND,
     &tokenizer::KIND,
     &train::KIND,
@@ -50,6 +57,17 @@ pub static RESOURCES: &[ResourceInfo] = &[
 ///
 /// # Errors
 /// When the device is not there.
-pub fn numerics(device: &str) -> crate::base::failure::Outcome<String> {
-    Ok(crate::inference::local::open_device(device)?.numerics())
+pub fn numerics(device: &str) -> Outcome<String> {
+    Ok(open_device(device)?.numerics())
+}
+
+/// The name of the device that a choice comes to, and which others were passed
+/// over and why.
+///
+/// # Errors
+/// When the device is not there.
+pub fn device_name(device: &str) -> Outcome<String> {
+    let opened = open_device(device)?;
+    let passed = opened.rejected.iter().map(|(name, why)| format!("; not {name}: {why}"));
+    Ok(format!("{}{}", opened.name, passed.collect::<String>()))
 }

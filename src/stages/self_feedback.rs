@@ -45,10 +45,8 @@ impl Stage for SelfFeedback {
         let mut dialogues: Vec<Dialogue> = work.input("dialogues")?.rows("dialogues.jsonl")?;
         let speaker = Speaker::new(work)?;
         let manner = feedback_manner(&self.protocol, self.temperature, self.max_tokens);
-        let prompts: Vec<String> = dialogues
-            .iter()
-            .map(|d| self.protocol.feedback_prompt(&d.problem, &d.reply))
-            .collect();
+        let prompts: Vec<String> =
+            dialogues.iter().map(|d| self.protocol.feedback_prompt(&d.problem, &d.reply)).collect();
         let said = speaker.ask("feedback", &prompts, work.seed(), &manner)?;
         work.metric("generated-tokens", speaking::total(&said).written as f64);
         for (dialogue, said) in dialogues.iter_mut().zip(said) {

@@ -76,9 +76,7 @@ impl<'a> Speaker<'a> {
             self.work.progress(finished as u64, prompts.len() as u64, "records", topic);
             self.work.check()
         };
-        engine::on_threads(self.work.threads(), || {
-            self.local.speak(&missing, manner, &mut keep)
-        })?;
+        engine::on_threads(self.work.threads(), || self.local.speak(&missing, manner, &mut keep))?;
         (0..prompts.len())
             .map(|index| {
                 let lost = || Failure::bug(format!("question {index} of `{topic}` has no reply"));

@@ -6,7 +6,9 @@
 //! the reference in `start`; whether a control arm gets as many steps as
 //! another one is `match-steps`.
 
-use crate::base::artifact::{ArtifactKind, Examples, Model, Tokenizer as TokenizerArtifact, TrainLog as Log};
+use crate::base::artifact::{
+    ArtifactKind, Examples, Model, Tokenizer as TokenizerArtifact, TrainLog as Log,
+};
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, spec};
@@ -215,7 +217,9 @@ impl Train {
             }
         }
         if sequences.is_empty() {
-            return Err(Failure::input("there is nothing to train on: all sets in `data` are empty"));
+            return Err(Failure::input(
+                "there is nothing to train on: all sets in `data` are empty",
+            ));
         }
         Ok((sequences, distinct))
     }

@@ -157,6 +157,16 @@ impl<'a> Work<'a> {
         &self.folder
     }
 
+    /// A place for a file that survives a stop and a crash, until the step is
+    /// done. What is there may be torn.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn partial_file(&self, name: &str) -> Outcome<PathBuf> {
+        fs::create_folder(&self.partial)?;
+        Ok(self.partial.join(name))
+    }
+
     /// Says how far the stage is. Cheap: most calls do nothing.
     pub fn progress(&self, done: u64, total: u64, unit: &str, note: &str) {
         if self.throttle.allows() || (total > 0 && done == total) {

@@ -5,6 +5,9 @@
 
 mod cache;
 mod errors;
+mod generated;
+mod house;
 mod plan;
 mod resume;
 mod space;
+mod study;

@@ -14,14 +14,17 @@ use super::{Documents, Heads, RopeTable};
 /// x, y `[N, d]`; w `[d]`
 pub(super) fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
     let d = w.len();
-    vectorized(#[inline(always)] || {
-        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-            let scale = inverse_rms(x, eps);
-            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                *y = x * scale * w;
+    vectorized(
+        #[inline(always)]
+        || {
+            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+                let scale = inverse_rms(x, eps);
+                for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                    *y = x * scale * w;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Gradients of [`rms_norm`]: `dx` is written, `dw` is added to.
@@ -34,21 +37,26 @@ pub(super) fn rms_norm_backward(
     dw: &mut [f32],
 ) {
     let d = w.len();
-    vectorized(#[inline(always)] || {
-        for ((x, dy), dx) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
-            let scale = inverse_rms(x, eps);
-            for (((dx, &dy), &w), (dw, &x)) in
-                dx.iter_mut().zip(dy).zip(w).zip(dw.iter_mut().zip(x))
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((x, dy), dx) in
+                x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d))
             {
-                *dx = dy * w;
-                *dw = (x * scale).mul_add(dy, *dw);
+                let scale = inverse_rms(x, eps);
+                for (((dx, &dy), &w), (dw, &x)) in
+                    dx.iter_mut().zip(dy).zip(w).zip(dw.iter_mut().zip(x))
+                {
+                    *dx = dy * w;
+                    *dw = (x * scale).mul_add(dy, *dw);
+                }
+                let pull = dot(dx, x) * scale * scale / d as f32;
+                for (dx, &x) in dx.iter_mut().zip(x) {
+                    *dx = (*dx - x * pull) * scale;
+                }
             }
-            let pull = dot(dx, x) * scale * scale / d as f32;
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = (*dx - x * pull) * scale;
-            }
-        }
-    });
+        },
+    );
 }
 
 #[inline(always)]
@@ -58,11 +66,14 @@ fn inverse_rms(x: &[f32], eps: f32) -> f32 {
 
 /// `y = silu(gate) * up`.
 pub(super) fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
-    vectorized(#[inline(always)] || {
-        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g * sigmoid(g) * u;
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+                *y = g * sigmoid(g) * u;
+            }
+        },
+    );
 }
 
 /// Gradients of [`swiglu`], written to `dgate` and `dup`.
@@ -73,15 +84,18 @@ pub(super) fn swiglu_backward(
     dgate: &mut [f32],
     dup: &mut [f32],
 ) {
-    vectorized(#[inline(always)] || {
-        for (((dg, du), (&g, &u)), &dy) in
-            dgate.iter_mut().zip(dup.iter_mut()).zip(gate.iter().zip(up)).zip(dy)
-        {
-            let s = sigmoid(g);
-            *dg = dy * u * s * g.mul_add(1.0 - s, 1.0);
-            *du = dy * g * s;
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for (((dg, du), (&g, &u)), &dy) in
+                dgate.iter_mut().zip(dup.iter_mut()).zip(gate.iter().zip(up)).zip(dy)
+            {
+                let s = sigmoid(g);
+                *dg = dy * u * s * g.mul_add(1.0 - s, 1.0);
+                *du = dy * g * s;
+            }
+        },
+    );
 }
 
 /// Rotates every head of every row; `sign` -1 rotates back (the gradient).
@@ -90,20 +104,23 @@ pub(super) fn swiglu_backward(
 /// x `[N, heads * D]` in place; positions `[N]`; halves as in Hugging Face's LLaMA
 pub(super) fn rope(x: &mut [f32], heads: usize, table: &RopeTable, positions: &[u32], sign: f32) {
     let half = table.half();
-    vectorized(#[inline(always)] || {
-        for (row, &position) in x.chunks_exact_mut(heads * 2 * half).zip(positions) {
-            let (cos, sin) = table.at(position);
-            for head in row.chunks_exact_mut(2 * half) {
-                let (a, b) = head.split_at_mut(half);
-                for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                    let s = s * sign;
-                    let rotated = *a * c - *b * s;
-                    *b = *b * c + *a * s;
-                    *a = rotated;
+    vectorized(
+        #[inline(always)]
+        || {
+            for (row, &position) in x.chunks_exact_mut(heads * 2 * half).zip(positions) {
+                let (cos, sin) = table.at(position);
+                for head in row.chunks_exact_mut(2 * half) {
+                    let (a, b) = head.split_at_mut(half);
+                    for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                        let s = s * sign;
+                        let rotated = *a * c - *b * s;
+                        *b = *b * c + *a * s;
+                        *a = rotated;
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Causal attention within each document of a packed row of tokens.
@@ -123,26 +140,29 @@ pub(super) fn attention(
     let n = q.len() / (query * dim);
     let scale = 1.0 / (dim as f32).sqrt();
     let mut scores = vec![0.0; documents.longest()];
-    vectorized(#[inline(always)] || {
-        for (start, end) in documents.ranges() {
-            for head in 0..query {
-                let kv_head = head * kv / query;
-                for i in start..end {
-                    let qi = row(q, i, query, head, dim);
-                    let scores = &mut scores[..=i - start];
-                    for (score, j) in scores.iter_mut().zip(start..) {
-                        *score = dot(qi, row(k, j, kv, kv_head, dim)) * scale;
-                    }
-                    lse[head * n + i] = softmax(scores);
-                    let oi = row_mut(o, i, query, head, dim);
-                    oi.fill(0.0);
-                    for (&p, j) in scores.iter().zip(start..) {
-                        axpy(p, row(v, j, kv, kv_head, dim), oi);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (start, end) in documents.ranges() {
+                for head in 0..query {
+                    let kv_head = head * kv / query;
+                    for i in start..end {
+                        let qi = row(q, i, query, head, dim);
+                        let scores = &mut scores[..=i - start];
+                        for (score, j) in scores.iter_mut().zip(start..) {
+                            *score = dot(qi, row(k, j, kv, kv_head, dim)) * scale;
+                        }
+                        lse[head * n + i] = softmax(scores);
+                        let oi = row_mut(o, i, query, head, dim);
+                        oi.fill(0.0);
+                        for (&p, j) in scores.iter().zip(start..) {
+                            axpy(p, row(v, j, kv, kv_head, dim), oi);
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// What [`attention_backward`] needs of the forward pass.
@@ -177,30 +197,34 @@ pub(super) fn attention_backward(
     let n = q.len() / (query * dim);
     let scale = 1.0 / (dim as f32).sqrt();
     let mut p = vec![0.0; documents.longest()];
-    vectorized(#[inline(always)] || {
-        for (start, end) in documents.ranges() {
-            for head in 0..query {
-                let kv_head = head * kv / query;
-                for i in start..end {
-                    let (qi, doi) = (row(q, i, query, head, dim), row(d_o, i, query, head, dim));
-                    let inner = dot(doi, row(o, i, query, head, dim));
-                    let p = &mut p[..=i - start];
-                    for (p, j) in p.iter_mut().zip(start..) {
-                        *p = dot(qi, row(k, j, kv, kv_head, dim)) * scale;
-                    }
-                    exp_minus(p, lse[head * n + i]);
-                    let dqi = row_mut(dq, i, query, head, dim);
-                    for (&p, j) in p.iter().zip(start..) {
-                        axpy(p, doi, row_mut(dv, j, kv, kv_head, dim));
-                        let dp = dot(doi, row(v, j, kv, kv_head, dim));
-                        let ds = p * (dp - inner) * scale;
-                        axpy(ds, row(k, j, kv, kv_head, dim), dqi);
-                        axpy(ds, qi, row_mut(dk, j, kv, kv_head, dim));
+    vectorized(
+        #[inline(always)]
+        || {
+            for (start, end) in documents.ranges() {
+                for head in 0..query {
+                    let kv_head = head * kv / query;
+                    for i in start..end {
+                        let (qi, doi) =
+                            (row(q, i, query, head, dim), row(d_o, i, query, head, dim));
+                        let inner = dot(doi, row(o, i, query, head, dim));
+                        let p = &mut p[..=i - start];
+                        for (p, j) in p.iter_mut().zip(start..) {
+                            *p = dot(qi, row(k, j, kv, kv_head, dim)) * scale;
+                        }
+                        exp_minus(p, lse[head * n + i]);
+                        let dqi = row_mut(dq, i, query, head, dim);
+                        for (&p, j) in p.iter().zip(start..) {
+                            axpy(p, doi, row_mut(dv, j, kv, kv_head, dim));
+                            let dp = dot(doi, row(v, j, kv, kv_head, dim));
+                            let ds = p * (dp - inner) * scale;
+                            axpy(ds, row(k, j, kv, kv_head, dim), dqi);
+                            axpy(ds, qi, row_mut(dk, j, kv, kv_head, dim));
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Attention of one new token per sequence over its cached keys and values.
@@ -219,25 +243,28 @@ pub(super) fn attention_cached(
     let capacity = slots.capacity;
     let scale = 1.0 / (dim as f32).sqrt();
     let mut scores = vec![0.0; capacity];
-    vectorized(#[inline(always)] || {
-        for (b, (&slot, &length)) in slots.of_row.iter().zip(slots.lengths.iter()).enumerate() {
-            let first = slot as usize * capacity;
-            for head in 0..query {
-                let kv_head = head * kv / query;
-                let qi = row(q, b, query, head, dim);
-                let scores = &mut scores[..length as usize];
-                for (score, j) in scores.iter_mut().zip(first..) {
-                    *score = dot(qi, row(keys, j, kv, kv_head, dim)) * scale;
-                }
-                softmax(scores);
-                let oi = row_mut(o, b, query, head, dim);
-                oi.fill(0.0);
-                for (&p, j) in scores.iter().zip(first..) {
-                    axpy(p, row(values, j, kv, kv_head, dim), oi);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (b, (&slot, &length)) in slots.of_row.iter().zip(slots.lengths.iter()).enumerate() {
+                let first = slot as usize * capacity;
+                for head in 0..query {
+                    let kv_head = head * kv / query;
+                    let qi = row(q, b, query, head, dim);
+                    let scores = &mut scores[..length as usize];
+                    for (score, j) in scores.iter_mut().zip(first..) {
+                        *score = dot(qi, row(keys, j, kv, kv_head, dim)) * scale;
+                    }
+                    softmax(scores);
+                    let oi = row_mut(o, b, query, head, dim);
+                    oi.fill(0.0);
+                    for (&p, j) in scores.iter().zip(first..) {
+                        axpy(p, row(values, j, kv, kv_head, dim), oi);
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 #[inline(always)]
@@ -260,19 +287,22 @@ fn row_mut(x: &mut [f32], token: usize, heads: usize, head: usize, dim: usize) -
 pub(super) fn cross_entropy(logits: &mut [f32], targets: &[u32], weights: &[f32]) -> f32 {
     let vocabulary = logits.len() / targets.len().max(1);
     let mut loss = 0.0;
-    vectorized(#[inline(always)] || {
-        for ((row, &target), &weight) in
-            logits.chunks_exact_mut(vocabulary.max(1)).zip(targets).zip(weights)
-        {
-            let score = row[target as usize];
-            let log_sum = softmax(row);
-            loss += weight * (log_sum - score);
-            row[target as usize] -= 1.0;
-            for z in row.iter_mut() {
-                *z *= weight;
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((row, &target), &weight) in
+                logits.chunks_exact_mut(vocabulary.max(1)).zip(targets).zip(weights)
+            {
+                let score = row[target as usize];
+                let log_sum = softmax(row);
+                loss += weight * (log_sum - score);
+                row[target as usize] -= 1.0;
+                for z in row.iter_mut() {
+                    *z *= weight;
+                }
             }
-        }
-    });
+        },
+    );
     loss
 }
 
@@ -292,23 +322,29 @@ pub(super) fn adamw(
 ) {
     let super::AdamStep { rate, beta1, beta2, eps, decay, correction1, correction2, scale } = *step;
     let (keep, size, root) = (1.0 - rate * decay, rate / correction1, 1.0 / correction2.sqrt());
-    vectorized(#[inline(always)] || {
-        for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(gradient) {
-            let g = g * scale;
-            *m = beta1.mul_add(*m, (1.0 - beta1) * g);
-            *v = beta2.mul_add(*v, (1.0 - beta2) * g * g);
-            *w = keep * *w - size * *m / v.sqrt().mul_add(root, eps);
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(gradient) {
+                let g = g * scale;
+                *m = beta1.mul_add(*m, (1.0 - beta1) * g);
+                *v = beta2.mul_add(*v, (1.0 - beta2) * g * g);
+                *w = keep * *w - size * *m / v.sqrt().mul_add(root, eps);
+            }
+        },
+    );
 }
 
 /// Sum of squares in f64, for the global norm.
 pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
     let mut sum = 0.0;
-    vectorized(#[inline(always)] || {
-        for chunk in x.chunks(4096) {
-            sum += f64::from(dot(chunk, chunk));
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for chunk in x.chunks(4096) {
+                sum += f64::from(dot(chunk, chunk));
+            }
+        },
+    );
     sum
 }

@@ -140,8 +140,7 @@ fn cross_entropy(
         let end = (start + CHUNK).min(m);
         let hc = tensor(rows[start * d..end * d].to_vec(), Shape::new([end - start, d]));
         let mut z = packed(matmul_nt(&hc, w));
-        loss +=
-            cpu::cross_entropy(z.storage_mut(), &targets[start..end], &weights[start..end]);
+        loss += cpu::cross_entropy(z.storage_mut(), &targets[start..end], &weights[start..end]);
         dh.extend_from_slice(values(&packed(Flex::float_matmul(z.clone(), w.clone()))));
         dw = Flex::float_add(dw, matmul_tn(&z, &hc));
     }
@@ -238,13 +237,7 @@ impl FusedOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (mut w, mut m, mut v) = (packed(w), packed(m), packed(v));
         let gradient = packed(gradient);
-        cpu::adamw(
-            w.storage_mut(),
-            m.storage_mut(),
-            v.storage_mut(),
-            values(&gradient),
-            &step,
-        );
+        cpu::adamw(w.storage_mut(), m.storage_mut(), v.storage_mut(), values(&gradient), &step);
         (w, m, v)
     }
 
@@ -263,7 +256,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         struct Rows;
         impl Backward<Flex, 1> for Rows {
             type State = (Arc<[u32]>, Shape);
-            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let ([parent], (ids, shape)) = (ops.parents, ops.state);
                 if let Some(node) = parent {
@@ -281,9 +279,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let table = table.into_primitive();
         let shape = table.layout().shape().clone();
         match Rows.prepare::<C>([guard]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                prep.finish((ids.clone(), shape), Flex::rows(table, ids))
-            }
+            OpsKind::Tracked(prep) => prep.finish((ids.clone(), shape), Flex::rows(table, ids)),
             OpsKind::UnTracked(prep) => prep.finish(Flex::rows(table, ids)),
         }
     }
@@ -293,7 +289,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         struct Linear;
         impl Backward<Flex, 2> for Linear {
             type State = (Tracked, Tracked);
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let ([to_x, to_w], (x, w)) = (ops.parents, ops.state);
                 if let Some(node) = to_x {
@@ -318,18 +319,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         struct RmsNorm;
         impl Backward<Flex, 2> for RmsNorm {
             type State = (Tracked, Tracked, f32);
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let ([to_x, to_w], (x, w, eps)) = (ops.parents, ops.state);
                 let (mut dx, mut dw) = (vec![0.0; values(&x).len()], vec![0.0; values(&w).len()]);
-                cpu::rms_norm_backward(
-                    values(&x),
-                    values(&w),
-                    eps,
-                    values(&dy),
-                    &mut dx,
-                    &mut dw,
-                );
+                cpu::rms_norm_backward(values(&x), values(&w), eps, values(&dy), &mut dx, &mut dw);
                 if let Some(node) = to_x {
                     grads.register::<Flex>(node.id, tensor(dx, x.layout().shape().clone()));
                 }
@@ -352,7 +351,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         struct Swiglu;
         impl Backward<Flex, 2> for Swiglu {
             type State = (Tracked, Tracked);
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let ([to_gate, to_up], (gate, up)) = (ops.parents, ops.state);
                 let shape = gate.layout().shape().clone();
@@ -386,7 +390,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         impl Backward<Flex, 3> for Attention {
             /// Rotated q and k, v, the output, its log-sum-exp, the plan.
             type State = ([Tracked; 4], Arc<[f32]>, AttentionPlan);
-            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let d_o = packed(grads.consume::<Flex>(&ops.node));
                 let (parents, ([q, k, v, o], lse, plan)) = (ops.parents, ops.state);
                 let zeros = |x: &FlexTensor| vec![0.0; values(x).len()];
@@ -438,7 +447,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         impl Backward<Flex, 2> for CrossEntropy {
             /// The gradients for a loss weight of 1: they come with the forward pass.
             type State = (Tracked, Tracked);
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let factor = values(&dy)[0];
                 let ([to_h, to_w], (dh, dw)) = (ops.parents, ops.state);
@@ -463,12 +477,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
-    fn rope(
-        _: FloatTensor<Self>,
-        _: usize,
-        _: RopeTable,
-        _: Arc<[u32]>,
-    ) -> FloatTensor<Self> {
+    fn rope(_: FloatTensor<Self>, _: usize, _: RopeTable, _: Arc<[u32]>) -> FloatTensor<Self> {
         no_gradient("rope")
     }
 

@@ -46,13 +46,8 @@ pub(super) fn rope(
     let (cos, sin) = (gather(|t, p| t.at(p).0), gather(|t, p| t.at(p).1)); // [N, 1, D/2]
     let x = x.reshape([n, heads, 2 * half]);
     let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
-    let rotated = Tensor::cat(
-        vec![
-            a.clone() * cos.clone() - b.clone() * sin.clone(),
-            b * cos + a * sin,
-        ],
-        2,
-    );
+    let rotated =
+        Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 2);
     rotated.reshape([n, width])
 }
 
@@ -77,8 +72,7 @@ pub(super) fn attention(
         let scores = heads(&q, query).matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt(); // [H, T, T]
         let future: Vec<f32> =
             (0..t * t).map(|i| if i % t > i / t { -1e30 } else { 0.0 }).collect();
-        let mask =
-            Tensor::<3>::from_data(TensorData::new(future, [1, t, t]), &q.device().inner());
+        let mask = Tensor::<3>::from_data(TensorData::new(future, [1, t, t]), &q.device().inner());
         let o = softmax(scores + mask, 2).matmul(v); // [H, T, D]
         o.swap_dims(0, 1).reshape([t, query * dim])
     });
@@ -93,10 +87,8 @@ pub(super) fn linear_cross_entropy(
 ) -> Tensor<1> {
     let m = targets.len();
     let targets = indices(targets, &h).reshape([m, 1]);
-    let weights = Tensor::<1>::from_data(
-        TensorData::new(weights.to_vec(), [m]),
-        &h.device().inner(),
-    );
+    let weights =
+        Tensor::<1>::from_data(TensorData::new(weights.to_vec(), [m]), &h.device().inner());
     let picked = log_softmax(linear(h, w), 1).gather(1, targets); // [M, 1]
     (picked.reshape([m]).neg() * weights).sum()
 }
@@ -127,7 +119,11 @@ pub(super) fn attention_cached(
         .collect();
     let tokens = indices(&tokens, &q);
     let expand = |x: Tensor<2>| {
-        let x = x.select(0, tokens.clone()).reshape([b, capacity, kv, dim]).swap_dims(1, 2).reshape([b * kv, 1, capacity, dim]);
+        let x = x
+            .select(0, tokens.clone())
+            .reshape([b, capacity, kv, dim])
+            .swap_dims(1, 2)
+            .reshape([b * kv, 1, capacity, dim]);
         x.repeat_dim(1, query / kv).reshape([b, query, capacity, dim])
     };
     let q = q.reshape([b, query, 1, dim]);

@@ -125,13 +125,16 @@ mod tests {
 
     #[test]
     fn exp_is_close_over_its_range() {
-        vectorized(#[inline(always)] || {
-            for i in -86_000..=88_000 {
-                let x = i as f32 * 1e-3;
-                let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
-                assert!(((got - want) / want).abs() < 3e-7, "exp({x}) = {got}, not {want}");
-            }
-        });
+        vectorized(
+            #[inline(always)]
+            || {
+                for i in -86_000..=88_000 {
+                    let x = i as f32 * 1e-3;
+                    let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+                    assert!(((got - want) / want).abs() < 3e-7, "exp({x}) = {got}, not {want}");
+                }
+            },
+        );
         assert_eq!(exp(-100.0), 0.0);
         assert_eq!(exp(0.0), 1.0);
     }

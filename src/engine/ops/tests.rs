@@ -129,7 +129,9 @@ fn cached_attention_equals_packed_attention_at_the_last_token() {
     let at: Arc<[u32]> = documents
         .ranges()
         .enumerate()
-        .flat_map(|(slot, (start, end))| (0..(end - start) as u32).map(move |p| slot as u32 * capacity + p))
+        .flat_map(|(slot, (start, end))| {
+            (0..(end - start) as u32).map(move |p| slot as u32 * capacity + p)
+        })
         .collect();
     let empty = || Tensor::<2>::zeros([3 * capacity as usize, 16], &Device::flex());
     let keys = cache_write(empty(), rope(k, 2, &rope_table, &plan.positions), &at);

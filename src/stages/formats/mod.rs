@@ -1,0 +1,209 @@
+//! Published data sets as problems: text in, rows out, nothing guessed. A row
+//! that cannot be read is an error that names its line; a row without a way to
+//! its answer is kept and counted, and the caller decides.
+//!
+//! Texts are brought into one style, that of the masked MAWPS files: lower
+//! case, single blanks, punctuation apart, `number0` for the first number.
+
+mod equation;
+mod text;
+
+use crate::base::failure::{Failure, Outcome};
+use crate::base::spec::choice;
+use crate::record::{Operation, Problem};
+use equation::Term;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+choice! {
+    /// How a file holds its problems.
+    pub enum Format {
+        /// One JSON list with `ID`, `Body`, `Question`, `Equation` (infix) and `Answer`.
+        SvampJson = "svamp-json",
+        /// Comma-separated with `Question` (masked), `Numbers`, `Equation` (prefix) and `Answer`.
+        MawpsCsv = "mawps-csv",
+        /// One JSON value a line with `question` and `answer`; gold follows `####`.
+        Gsm8kJsonl = "gsm8k-jsonl",
+        /// Problems as this program writes them, one JSON value a line.
+        ProblemsJsonl = "problems-jsonl",
+    }
+}
+
+/// A way to the answer that misses it by more than this share is none.
+const AGREES: f64 = 1e-3;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// Problems in the file's order.
+    pub problems: Vec<Problem>,
+    /// Remarkable rows, counted by what is remarkable.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// `Input`, naming the line (of JSON lists and tables: the row) and what is
+/// wrong with it.
+pub(crate) fn parse(format: Format, text: &str) -> Outcome<Parsed> {
+    let mut parsed = Parsed::default();
+    match format {
+        Format::SvampJson => svamp(text, &mut parsed)?,
+        Format::MawpsCsv => mawps(text, &mut parsed)?,
+        Format::Gsm8kJsonl => gsm8k(text, &mut parsed)?,
+        Format::ProblemsJsonl => parsed.problems = lines(text)?,
+    }
+    let mut seen = BTreeSet::new();
+    for problem in &parsed.problems {
+        if !seen.insert(&problem.id) {
+            return Err(Failure::input(format!("two problems are called `{}`", problem.id)));
+        }
+    }
+    let bare = parsed.problems.iter().filter(|problem| problem.solution.is_empty()).count();
+    parsed.counts.insert("without-solution", bare as u64);
+    Ok(parsed)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SvampRow {
+    #[serde(rename = "ID")]
+    id: String,
+    body: String,
+    question: String,
+    equation: String,
+    answer: f64,
+}
+
+fn svamp(text: &str, out: &mut Parsed) -> Outcome<()> {
+    let rows: Vec<serde_json::Value> = serde_json::from_str(text)
+        .map_err(|error| Failure::input("the file is no JSON list").caused_by(error))?;
+    for (index, row) in rows.into_iter().enumerate() {
+        let at = |what: String| Failure::input(format!("problem {}: {what}", index + 1));
+        let row: SvampRow = serde_json::from_value(row).map_err(|error| at(error.to_string()))?;
+        let (question, numbers) = text::masked(&format!("{} {}", row.body, row.question));
+        let mut term = equation::infix(&row.equation).map_err(&at)?;
+        term.name_numbers(&numbers);
+        let id = row.id.strip_prefix("chal-").map_or(row.id.clone(), |n| format!("svamp-{n}"));
+        let solution = solution(&term, &numbers, row.answer, out);
+        out.problems.push(problem(id, question, numbers, row.answer, solution));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MawpsRow {
+    question: String,
+    numbers: String,
+    equation: String,
+    answer: f64,
+}
+
+fn mawps(text: &str, out: &mut Parsed) -> Outcome<()> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let headers =
+        reader.headers().map_err(|error| Failure::input("reading the header").caused_by(error))?;
+    for wanted in ["Question", "Numbers", "Equation", "Answer"] {
+        if !headers.iter().any(|name| name == wanted) {
+            return Err(Failure::input(format!("line 1: there is no column `{wanted}`")));
+        }
+    }
+    let headers = headers.clone();
+    for (index, record) in reader.records().enumerate() {
+        // The errors of the reader name their line.
+        let record = record
+            .map_err(|error| Failure::input(format!("row {}", index + 1)).caused_by(error))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let at = |what: String| Failure::input(format!("line {line}: {what}"));
+        let row: MawpsRow =
+            record.deserialize(Some(&headers)).map_err(|error| at(error.to_string()))?;
+        let numbers = row
+            .numbers
+            .split_whitespace()
+            .map(|word| word.parse::<f64>().ok().filter(|value| value.is_finite()))
+            .collect::<Option<Vec<f64>>>()
+            .ok_or_else(|| at(format!("`{}` are not all numbers", row.numbers)))?;
+        let term = equation::prefix(&row.equation).map_err(&at)?;
+        term.check(numbers.len()).map_err(&at)?;
+        let solution = solution(&term, &numbers, row.answer, out);
+        // Answers are rounded in the file; what the solution comes to is not.
+        let gold = solution.last().map_or(row.answer, |step| step.result);
+        if gold != row.answer {
+            *out.counts.entry("gold-unrounded").or_default() += 1;
+        }
+        let question = text::tidied(&row.question);
+        out.problems.push(problem(
+            format!("mawps-{}", index + 1),
+            question,
+            numbers,
+            gold,
+            solution,
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Gsm8kRow {
+    question: String,
+    answer: String,
+}
+
+fn gsm8k(text: &str, out: &mut Parsed) -> Outcome<()> {
+    for (index, row) in lines::<Gsm8kRow>(text)?.into_iter().enumerate() {
+        let line = index + 1;
+        let at = |what: String| Failure::input(format!("line {line}: {what}"));
+        let (_, written) = row
+            .answer
+            .rsplit_once("####")
+            .ok_or_else(|| at("the answer has no `####` before its last number".to_owned()))?;
+        let bare: String = written.trim().chars().filter(|c| !matches!(c, ',' | '$')).collect();
+        let gold: f64 =
+            bare.parse().map_err(|_| at(format!("`{}` is no number", written.trim())))?;
+        let (question, numbers) = text::masked(&row.question);
+        out.problems.push(problem(format!("gsm8k-{line}"), question, numbers, gold, Vec::new()));
+    }
+    Ok(())
+}
+
+/// One JSON value a line; empty lines at the end are none.
+fn lines<T: serde::de::DeserializeOwned>(text: &str) -> Outcome<Vec<T>> {
+    text.trim_end()
+        .lines()
+        .enumerate()
+        .map(|(index, line)| {
+            serde_json::from_str(line)
+                .map_err(|error| Failure::input(format!("line {}", index + 1)).caused_by(error))
+        })
+        .collect()
+}
+
+/// The steps of an equation, or none where they miss the answer.
+fn solution(term: &Term, numbers: &[f64], answer: f64, out: &mut Parsed) -> Vec<Operation> {
+    let steps = term.steps(numbers);
+    let agrees = |step: &Operation| (step.result - answer).abs() <= AGREES * answer.abs().max(1.0);
+    match steps.last() {
+        Some(last) if !agrees(last) => {
+            *out.counts.entry("solution-misses-answer").or_default() += 1;
+            Vec::new()
+        }
+        _ => steps,
+    }
+}
+
+fn problem(
+    id: String,
+    question: String,
+    numbers: Vec<f64>,
+    gold: f64,
+    solution: Vec<Operation>,
+) -> Problem {
+    // Masked, two questions that differ in their numbers only are one.
+    let fingerprint = crate::base::hash::Digest::of_blob(question.as_bytes()).short();
+    Problem { id, question, numbers, gold: Some(gold), solution, fingerprint }
+}
+
+#[cfg(test)]
+mod tests;
