@@ -137,21 +137,6 @@ pub fn gradients(
     (value, gradients)
 }
 
-/// Mean loss over sequences, in nats per supervised token, without training.
-pub fn loss(model: &Llama, data: &[Sequence], batch: usize) -> f64 {
-    let (mut sum, mut count) = (0.0, 0usize);
-    for chunk in data.chunks(batch.max(1)) {
-        let batch = Batch::pack(chunk);
-        let hidden = model.hidden(&batch.ids, &model.plan(batch.documents.clone()));
-        let supervised = model.last_norm(ops::rows(hidden, &batch.rows));
-        let loss =
-            ops::linear_cross_entropy(supervised, model.output(), &batch.targets, &batch.weights);
-        sum += f64::from(loss.into_scalar::<f32>()) * batch.targets.len() as f64;
-        count += batch.targets.len();
-    }
-    sum / count.max(1) as f64
-}
-
 fn not_finite(step: u64, loss: f64, examples: &[u32]) -> Failure {
     let first: Vec<String> = examples.iter().take(4).map(ToString::to_string).collect();
     Failure::input(format!(

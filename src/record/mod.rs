@@ -151,9 +151,6 @@ pub struct TrainLog {
     pub tokens_total: u64,
     /// Mean loss in nats per supervised token, at evenly spaced steps: (step, loss).
     pub curve: Vec<(u64, f64)>,
-    /// Held-out checks that gated the end of the training: (step, share right).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gate: Vec<(u64, f64)>,
 }
 
 /// Outcomes of an evaluation (`scores.json`).

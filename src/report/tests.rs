@@ -115,7 +115,6 @@ fn log(steps_total: u64) -> CollectedOutput {
         tokens_supervised: 300,
         tokens_total: steps_total * 10,
         curve: Vec::new(),
-        gate: Vec::new(),
     };
     output("log", ArtifactKind::TrainLog, "train.json", serde_json::to_vec(&log).unwrap())
 }

@@ -153,7 +153,6 @@ impl Stage for Train {
             tokens_supervised: progress.tokens_supervised,
             tokens_total: behind.1 + progress.tokens,
             curve: progress.curve,
-            gate: Vec::new(),
         };
         work.metric("train-tokens", log.tokens as f64);
         work.metric("steps", log.steps as f64);
