@@ -14,8 +14,8 @@ use crate::{
         talk::Talk,
     },
     host::fs,
-    manifest::{Arm, Manifest},
-    plan::Plan,
+    manifest::{Arm, Findings, Manifest},
+    plan::{Plan, contrast},
     stages::kind::{Ready, resolve},
     store::{Store, history::History},
 };
@@ -111,6 +111,11 @@ fn try_load(
     let name = arms.first().map_or(String::new(), |arm| arm.head.name.clone());
     let (plan, mistakes) = Plan::build(&name, resolved.arms);
     found.extend(mistakes);
+    if !found.has_errors() {
+        let findings: Vec<Findings> =
+            arms.iter().map(|arm| arm.findings(&mut arm.reading())).collect();
+        found.extend(contrast::check(&plan, &arms, &findings));
+    }
     let stages = plan
         .steps
         .iter()

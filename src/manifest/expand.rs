@@ -10,7 +10,7 @@ use crate::base::{
     text,
 };
 use crate::manifest::{
-    Findings, Head, Language, Manifest, STEPS, read_head,
+    Findings, Head, Language, Manifest, STEPS, compare, read_head,
     rounds::{Round, in_round},
     sweep::Sweep,
 };
@@ -114,6 +114,7 @@ pub fn expand(manifest: &Manifest, language: &Language) -> (Vec<Arm>, Diagnostic
         found.extend(cx.finish());
         arms.push(arm);
     }
+    compare::check_arms(&arms, &mut found);
     (arms, found)
 }
 

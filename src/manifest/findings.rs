@@ -8,6 +8,7 @@ use crate::base::{
     spec::{Field, Reading, Ref, choice, spec},
     text,
 };
+use crate::manifest::compare::Compare;
 
 spec! {
     /// The report that is written when everything is done.
@@ -41,25 +42,6 @@ spec! {
 }
 
 spec! {
-    /// A paired comparison of two models of the report.
-    #[check(two_models)]
-    pub struct Compare {
-        /// Label of one model.
-        a: String,
-        /// Label of the other model.
-        b: String,
-        /// Mode of evaluation; all modes when absent.
-        mode: Option<String>,
-        /// Data set that was evaluated on; all of them when absent.
-        dataset: Option<String>,
-        /// The number that is compared.
-        metric: String = "accuracy".into(),
-        /// The only fields in which the two arms may differ.
-        differs_only: Vec<String> = Vec::new(),
-    }
-}
-
-spec! {
     /// A published value that a result is held against.
     pub struct Target {
         /// Label of the model in the report.
@@ -69,8 +51,8 @@ spec! {
         /// Data set that was evaluated on.
         dataset: Option<String>,
         /// The number that is compared.
-        metric: String = "accuracy".into(),
-        /// The published value.
+        metric: Metric = Metric::Accuracy,
+        /// The published value, in percent.
         paper: f64,
         /// Where it stands: a table, figure or section.
         table: Option<String>,
@@ -85,12 +67,24 @@ spec! {
     /// How near to a published value a result must come: one of the three.
     #[check(one_tolerance)]
     pub struct Accept {
-        /// Largest absolute difference.
+        /// Largest absolute difference, in points.
         abs: Option<f64>,
         /// Largest difference relative to the published value.
         rel: Option<f64>,
         /// The published value must lie in this interval around the result.
         within: Option<Interval>,
+    }
+}
+
+choice! {
+    /// A number of a model that papers report.
+    pub enum Metric {
+        /// Share of problems answered right.
+        Accuracy = "accuracy",
+        /// Share of verdicts of its feedback that agree with the gold answer.
+        FeedbackAccuracy = "feedback-accuracy",
+        /// Share of its wrong answers that its feedback calls incorrect.
+        FeedbackRecall = "feedback-recall",
     }
 }
 
@@ -191,13 +185,6 @@ fn per_round(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
         Node::new(node.origin.clone(), Value::Table(table))
     };
     Some((1..=names.rounds).map(one).collect())
-}
-
-fn two_models(compare: &Compare, node: &Node, cx: &mut Reading) {
-    if compare.a == compare.b {
-        let message = format!("`{}` is compared with itself", compare.a);
-        cx.error(&node.at(["b"]).unwrap_or(node).origin, message);
-    }
 }
 
 fn one_tolerance(accept: &Accept, node: &Node, cx: &mut Reading) {

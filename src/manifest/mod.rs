@@ -8,6 +8,7 @@
 //! [`Arm::read`], and tell this floor only the names and schemas of their
 //! kinds ([`Language`]).
 
+pub mod compare;
 pub mod expand;
 pub mod findings;
 mod parse;
@@ -19,8 +20,9 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{Compare, Expect};
 pub use expand::{Arm, Declared};
-pub use findings::{Accept, Compare, Findings, Report, ReportModel, Target};
+pub use findings::{Accept, Findings, Metric, Report, ReportModel, Target};
 pub use schema::schema;
 
 use crate::base::{

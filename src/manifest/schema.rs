@@ -4,7 +4,8 @@
 use crate::base::spec::{Field, Spec};
 use crate::manifest::{
     Head, KindInfo, Language, STEPS, VERSION,
-    findings::{Compare, Report, Target},
+    compare::Compare,
+    findings::{Report, Target},
 };
 use serde_json::{Map, Value as Json, json};
 

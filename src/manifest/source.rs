@@ -59,13 +59,13 @@ impl Gathering<'_> {
             let Some(base) = base else { continue };
             let base = base.carried(&format!("extends {written}"));
             match &mut merged {
-                Some(under) => merge(under, base),
+                Some(under) => lay(under, base),
                 None => merged = Some(base),
             }
         }
         stack.pop();
         let Some(mut merged) = merged else { return Some(own) };
-        merge(&mut merged, own);
+        lay(&mut merged, own);
         Some(merged)
     }
 
@@ -108,6 +108,21 @@ impl Gathering<'_> {
             None => error,
         });
     }
+}
+
+/// Lays a whole manifest over another: as [`merge`] does, but what is to be
+/// compared is added to what the other compares; an empty list forgets it.
+fn lay(under: &mut Node, mut over: Node) {
+    for section in ["compare", "target"] {
+        let earlier = under.at([section]).and_then(Node::array).unwrap_or_default().to_vec();
+        let Some(added) = over.table_mut().and_then(|table| table.get_mut(section)) else {
+            continue;
+        };
+        if let Some(items) = added.array().filter(|items| !items.is_empty()) {
+            added.value = Value::Array([&earlier, items].concat().into());
+        }
+    }
+    merge(under, over);
 }
 
 /// Lays `over` over `under`: tables are merged, everything else is replaced,

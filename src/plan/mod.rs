@@ -7,6 +7,7 @@
 //!
 //! Pure: sees shapes (plain data), never a stage, a file or the store.
 
+pub mod contrast;
 pub mod freshness;
 pub mod graph;
 pub mod identity;

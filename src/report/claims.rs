@@ -5,37 +5,89 @@
 
 use super::summary::{Model, Pairing, find, modes};
 use crate::{
-    manifest::{Accept, Compare, Target},
+    manifest::{Accept, Compare, Expect, Metric, Target, compare::in_rounds},
     record::metric::{self, Share},
 };
+use std::collections::BTreeMap;
 
 /// The level at which a difference counts.
 pub(super) const ALPHA: f64 = 0.05;
 
 /// A comparison that was made.
 pub(super) struct Claim {
-    /// Label of one model.
-    pub(super) a: String,
-    /// Label of the other.
-    pub(super) b: String,
-    /// Mode of evaluation.
-    pub(super) mode: String,
+    /// One side.
+    pub(super) a: Side,
+    /// The other side.
+    pub(super) b: Side,
     /// Data set.
     pub(super) dataset: String,
     /// `a` minus `b`.
     pub(super) pairing: Pairing,
     /// p after correction for all comparisons of the arm.
     pub(super) corrected: f64,
+    /// What was expected.
+    pub(super) expect: Option<Expect>,
+}
+
+/// A side of a comparison.
+#[derive(Clone, PartialEq)]
+pub(super) struct Side {
+    /// Label of the model, with what tells its arm from the other side's.
+    pub(super) name: String,
+    /// Mode of evaluation.
+    pub(super) mode: String,
 }
 
 impl Claim {
+    /// -1, 0 or 1: `a` is lower, no difference counts, `a` is higher.
+    fn sign(&self) -> i32 {
+        match self.pairing.difference {
+            _ if self.corrected >= ALPHA => 0,
+            difference if difference > 0.0 => 1,
+            _ => -1,
+        }
+    }
+
+    /// What is compared, in words.
+    pub(super) fn title(&self) -> String {
+        let side = |side: &Side| match self.a.name == self.b.name {
+            true => format!("{}, {}", side.name, side.mode),
+            false => side.name.clone(),
+        };
+        format!("{} against {}", side(&self.a), side(&self.b))
+    }
+
+    /// The modes, in words.
+    pub(super) fn mode(&self) -> String {
+        match self.a.mode == self.b.mode {
+            true => self.a.mode.clone(),
+            false => format!("{} against {}", self.a.mode, self.b.mode),
+        }
+    }
+
     /// What is concluded.
     pub(super) fn verdict(&self) -> String {
-        match self.pairing.difference {
-            _ if self.corrected >= ALPHA => "within noise".to_owned(),
-            difference if difference > 0.0 => format!("`{}` higher", self.a),
-            _ => format!("`{}` higher", self.b),
+        let higher = |side: &Side| match self.a.name == self.b.name {
+            true => format!("{} higher", side.mode),
+            false => format!("`{}` higher", side.name),
+        };
+        match self.sign() {
+            0 => "within noise".to_owned(),
+            1 => higher(&self.a),
+            _ => higher(&self.b),
         }
+    }
+
+    /// Whether what was expected came out. A difference within noise leaves
+    /// open whether there is one, and speaks against nothing.
+    pub(super) fn outcome(&self) -> Option<&'static str> {
+        let (holds, fails, open) = ("as expected", "against expectation", "not shown");
+        Some(match (self.expect?, self.sign()) {
+            (Expect::Higher, 1) | (Expect::Lower, -1) => holds,
+            (Expect::NotHigher, -1 | 0) | (Expect::NotLower, 0 | 1) => holds,
+            (Expect::Higher | Expect::Lower, 0) => open,
+            _ => fails,
+        })
     }
 }
 
@@ -48,7 +100,7 @@ pub(super) struct Held {
     /// Data set.
     pub(super) dataset: String,
     /// What is compared.
-    pub(super) metric: String,
+    pub(super) metric: &'static str,
     /// The result, if there is one.
     pub(super) share: Option<Share>,
     /// The published value, as a share.
@@ -61,27 +113,30 @@ pub(super) struct Held {
     pub(super) accepted: Option<bool>,
 }
 
-/// Makes the comparisons; one with `{round}` in a label is made in every round.
+/// Makes the comparisons of arm `number`, `arms` being the coordinates and
+/// models of all; one with `{round}` in a label is made in every round.
 pub(super) fn claims(
-    models: &[Model],
+    number: usize,
+    arms: &[(&[(String, String)], &[Model])],
     wanted: &[Compare],
     rounds: u32,
     missing: &mut Vec<String>,
 ) -> Vec<Claim> {
+    let coordinates: Vec<_> = arms.iter().map(|(coordinates, _)| *coordinates).collect();
     let mut made: Vec<Claim> = Vec::new();
     for compare in wanted {
-        let before = made.len();
-        for (a, b) in in_rounds(&compare.a, &compare.b, rounds) {
-            made.extend(pairings(models, compare, &a, &b));
-        }
         let what = format!("comparison of `{}` with `{}`", compare.a, compare.b);
-        if compare.metric != "accuracy" {
-            missing.push(format!("{what}: `{}` cannot be paired, only `accuracy`", compare.metric));
-        } else if made.len() == before {
-            missing.push(format!("{what}: they share no mode and data set"));
+        let Some(partner) = compare.partner(number, &coordinates) else { continue };
+        let Some(partner) = partner else {
+            missing.push(format!("{what}: the sweep has no other arm to compare this one with"));
+            continue;
+        };
+        let before = made.len();
+        for (a, b) in compare.labels(rounds) {
+            made.extend(pairings((arms[number].1, &a), (arms[partner].1, &b), compare));
         }
-        if !compare.differs_only.is_empty() {
-            missing.push(format!("{what}: `differs-only` was not checked"));
+        if made.len() == before {
+            missing.push(format!("{what}: they share no mode and data set"));
         }
     }
     let p: Vec<f64> = made.iter().map(|claim| claim.pairing.paired.p).collect();
@@ -92,26 +147,31 @@ pub(super) fn claims(
 }
 
 /// One comparison in every mode and data set it is asked for.
-fn pairings(models: &[Model], compare: &Compare, label_a: &str, label_b: &str) -> Vec<Claim> {
-    let mut made = Vec::new();
-    if compare.metric != "accuracy" {
-        return made;
-    }
+fn pairings(a: (&[Model], &str), b: (&[Model], &str), compare: &Compare) -> Vec<Claim> {
+    let name = |label: &str, arm: &BTreeMap<String, String>| match arm.is_empty() {
+        true => label.to_owned(),
+        false => {
+            let at: Vec<_> = arm.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
+            format!("{label} {{{}}}", at.join(", "))
+        }
+    };
     let is_wanted = |wanted: &Option<String>, it: &str| wanted.as_deref().is_none_or(|w| w == it);
-    for a in models.iter().filter(|model| model.label == label_a) {
-        let Some(b) = find(models, label_b, &a.dataset) else { continue };
-        if !is_wanted(&compare.dataset, &a.dataset) {
+    let mut made = Vec::new();
+    for one in a.0.iter().filter(|model| model.label == a.1) {
+        let Some(other) = find(b.0, b.1, &one.dataset) else { continue };
+        if !is_wanted(&compare.dataset, &one.dataset) {
             continue;
         }
-        for mode in modes([a]).into_iter().filter(|mode| is_wanted(&compare.mode, mode)) {
-            let Some(pairing) = a.against(b, &mode) else { continue };
+        for mode in modes([one]).into_iter().filter(|mode| is_wanted(&compare.mode, mode)) {
+            let b_mode = compare.b_mode.clone().unwrap_or_else(|| mode.clone());
+            let Some(pairing) = one.against(&mode, other, &b_mode) else { continue };
             made.push(Claim {
-                a: a.label.clone(),
-                b: b.label.clone(),
-                mode,
-                dataset: a.dataset.clone(),
+                a: Side { name: name(&one.label, &compare.a_arm), mode },
+                b: Side { name: name(&other.label, &compare.b_arm), mode: b_mode },
+                dataset: one.dataset.clone(),
                 pairing,
                 corrected: 1.0,
+                expect: compare.expect,
             });
         }
     }
@@ -147,11 +207,10 @@ pub(super) fn targets(
 }
 
 fn hold(model: &Model, target: &Target) -> Held {
-    let share = value(model, &target.metric, &target.mode);
-    // Published accuracies are written in percent, as papers do, or as shares.
-    let paper = if target.paper > 1.0 { target.paper / 100.0 } else { target.paper };
+    let share = value(model, target.metric, &target.mode);
+    let paper = target.paper / 100.0;
     let accepted = match (share, &target.accept) {
-        (Some(share), Some(accept)) => Some(is_near(share, paper, accept, target.paper > 1.0)),
+        (Some(share), Some(accept)) => Some(is_near(share, paper, accept)),
         (None, Some(_)) => Some(false),
         (_, None) => None,
     };
@@ -159,7 +218,7 @@ fn hold(model: &Model, target: &Target) -> Held {
         subject: model.label.clone(),
         mode: target.mode.clone(),
         dataset: model.dataset.clone(),
-        metric: target.metric.clone(),
+        metric: target.metric.name(),
         share,
         paper,
         table: target.table.clone(),
@@ -168,12 +227,10 @@ fn hold(model: &Model, target: &Target) -> Held {
     }
 }
 
-/// A tolerance is written in the unit of the published value.
-fn is_near(share: Share, paper: f64, accept: &Accept, in_percent: bool) -> bool {
-    let unit = if in_percent { 100.0 } else { 1.0 };
+fn is_near(share: Share, paper: f64, accept: &Accept) -> bool {
     let difference = (share.value - paper).abs();
     if let Some(abs) = accept.abs {
-        return difference * unit <= abs + 1e-9;
+        return difference * 100.0 <= abs + 1e-9;
     }
     if let Some(rel) = accept.rel {
         return difference <= rel * paper.abs() + 1e-9;
@@ -182,21 +239,11 @@ fn is_near(share: Share, paper: f64, accept: &Accept, in_percent: bool) -> bool 
 }
 
 /// A number of a model that a published value may be about.
-fn value(model: &Model, metric: &str, mode: &str) -> Option<Share> {
+fn value(model: &Model, metric: Metric, mode: &str) -> Option<Share> {
     let feedback = model.feedback.as_ref();
     match metric {
-        "accuracy" => model.accuracy(mode),
-        "feedback-accuracy" => feedback.map(|f| metric::share(f.verdict_right, f.seen)),
-        "feedback-recall" => feedback.map(|f| metric::share(f.wrong_caught, f.reply_wrong)),
-        _ => None,
+        Metric::Accuracy => model.accuracy(mode),
+        Metric::FeedbackAccuracy => feedback.map(|f| metric::share(f.verdict_right, f.seen)),
+        Metric::FeedbackRecall => feedback.map(|f| metric::share(f.wrong_caught, f.reply_wrong)),
     }
-}
-
-/// Two labels as they are in every round, or as they are.
-fn in_rounds(a: &str, b: &str, rounds: u32) -> Vec<(String, String)> {
-    if !a.contains("{round}") && !b.contains("{round}") {
-        return vec![(a.to_owned(), b.to_owned())];
-    }
-    let one = |text: &str, round: u32| text.replace("{round}", &round.to_string());
-    (1..=rounds).map(|round| (one(a, round), one(b, round))).collect()
 }

@@ -3,13 +3,14 @@
 //! once, by the key of their step.
 
 use super::{
-    claims::{Claim, Held},
+    claims::{Claim, Held, Side},
     collected::{Collected, CollectedArm},
     seeds::{Difference, Group, Over},
     summary::{self, Arm, Counted, Model, Pairing, Summary},
 };
 use crate::{
     base::{artifact::ArtifactKind, hash::Digest},
+    manifest::Expect,
     record::{
         ModeScores, Scores,
         metric::{Share, Spread},
@@ -104,7 +105,7 @@ fn model(arm: &Arm, model: &Model, its: &CollectedArm) -> Value {
     let control = arm.control(model);
     let mut modes = Map::new();
     for mode in summary::modes([model]) {
-        let against = control.and_then(|control| model.against(control, &mode));
+        let against = control.and_then(|control| model.against(&mode, control, &mode));
         let accuracy = model.accuracy(&mode).map(share);
         let against = against.map(pairing);
         modes.insert(mode, json!({ "accuracy": accuracy, "against-control": against }));
@@ -129,10 +130,15 @@ fn counted(counted: &Counted) -> Value {
     })
 }
 
+fn side(side: &Side) -> Value {
+    json!({ "model": side.name, "mode": side.mode })
+}
+
 fn claim(claim: &Claim) -> Value {
     json!({
-        "a": claim.a, "b": claim.b, "mode": claim.mode, "dataset": claim.dataset,
+        "a": side(&claim.a), "b": side(&claim.b), "dataset": claim.dataset,
         "pairing": pairing(claim.pairing), "p-holm": claim.corrected, "verdict": claim.verdict(),
+        "expected": claim.expect.map(Expect::name), "outcome": claim.outcome(),
     })
 }
 
@@ -165,8 +171,9 @@ fn group(group: &Group) -> Value {
         .collect();
     let claim = |claim: &super::seeds::ClaimOver| {
         json!({
-            "a": claim.a, "b": claim.b, "mode": claim.mode, "dataset": claim.dataset,
+            "a": side(&claim.a), "b": side(&claim.b), "dataset": claim.dataset,
             "difference": difference(&claim.difference),
+            "expected": claim.expect.map(Expect::name), "outcomes": claim.outcomes,
         })
     };
     let claims: Vec<Value> = group.claims.iter().map(claim).collect();

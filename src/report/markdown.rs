@@ -161,17 +161,22 @@ fn claims_over_seeds(groups: &[Group]) -> String {
             };
             rows.push(vec![
                 place(&group.coordinates),
-                format!("{} against {}", claim.a, claim.b),
-                format!("{} on `{}`", claim.mode, claim.dataset),
+                claim.title.0.clone(),
+                format!("{} on `{}`", claim.title.1, claim.dataset),
                 difference(&claim.difference),
                 interval,
+                claim.expect.map_or(NOTHING.to_owned(), |expect| {
+                    let counts: Vec<String> =
+                        claim.outcomes.iter().map(|(what, n)| format!("{n} {what}")).collect();
+                    format!("{}: {}", expect.name(), counts.join(", "))
+                }),
             ]);
         }
     }
     section(
         PAGE,
         "Claims over seeds",
-        &["arms", "claim", "mode", "difference", "95 % of the mean"],
+        &["arms", "claim", "mode", "difference", "95 % of the mean", "expected"],
         &rows,
         "Mean ± standard deviation over seeds of the difference in points, in how many seeds it \
          is above 0, and Student's 95 % interval of the mean (not corrected).",

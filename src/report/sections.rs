@@ -51,7 +51,7 @@ fn model_row(arm: &Arm, model: &Model, modes: &[String]) -> Vec<String> {
     let control = arm.control(model);
     let cell = |mode: &String| {
         let Some(accuracy) = model.accuracy(mode) else { return NOTHING.to_owned() };
-        let pairing = control.and_then(|control| model.against(control, mode));
+        let pairing = control.and_then(|control| model.against(mode, control, mode));
         let p = pairing.map(|pairing| format!("<br>{}", p_of(pairing.paired.p)));
         interval(accuracy) + &p.unwrap_or_default()
     };
@@ -73,7 +73,7 @@ pub(super) fn controls(arm: &Arm, look: Look) -> String {
     for model in &arm.models {
         let Some(control) = arm.control(model) else { continue };
         for mode in summary::modes([model]) {
-            let Some(pairing) = model.against(control, &mode) else { continue };
+            let Some(pairing) = model.against(&mode, control, &mode) else { continue };
             let mut row = vec![model.label.clone(), control.label.clone(), mode];
             row.push(steps_of_both(model, control));
             row.extend(pairing_cells(arm, model, pairing));
@@ -120,7 +120,7 @@ pub(super) fn refinement(arm: &Arm, look: Look) -> String {
     let mut rows = Vec::new();
     for (refined, plain) in pairs {
         for model in &arm.models {
-            let Some(pairing) = model.between(refined, plain) else { continue };
+            let Some(pairing) = model.against(refined, model, plain) else { continue };
             let mut row = vec![model.label.clone(), format!("{refined} - {plain}")];
             row.extend(pairing_cells(arm, model, pairing));
             row.push(p_value(pairing.paired.p));
@@ -282,19 +282,31 @@ pub(super) fn claims(arm: &Arm, look: Look) -> String {
     let row = |claim: &super::claims::Claim| {
         let Pairing { n, difference, paired } = claim.pairing;
         vec![
-            format!("{} against {}", claim.a, claim.b),
-            format!("{} on `{}`", claim.mode, claim.dataset),
+            claim.title(),
+            format!("{} on `{}`", claim.mode(), claim.dataset),
             text::count(n),
             points(difference),
             format!("{} / {}", text::count(paired.only_first), text::count(paired.only_second)),
             p_value(paired.p),
             p_value(claim.corrected),
             claim.verdict(),
+            claim.expect.zip(claim.outcome()).map_or(NOTHING.to_owned(), |(expect, outcome)| {
+                format!("{}: {outcome}", expect.name())
+            }),
         ]
     };
     let rows: Vec<Vec<String>> = arm.claims.iter().map(row).collect();
-    let names =
-        ["claim", "mode", "n", "difference", "only first / second", "p", "p, Holm", "verdict"];
+    let names = [
+        "claim",
+        "mode",
+        "n",
+        "difference",
+        "only first / second",
+        "p",
+        "p, Holm",
+        "verdict",
+        "expected",
+    ];
     section(
         look,
         "Claims",

@@ -2,10 +2,14 @@
 //! often a difference has the same sign.
 
 use super::{
-    claims::Claim,
+    claims::{Claim, Side},
     summary::{self, Arm, Model},
 };
-use crate::record::metric::{self, Spread};
+use crate::{
+    manifest::Expect,
+    record::metric::{self, Spread},
+};
+use std::collections::BTreeMap;
 
 /// Axis and label, in the order of the axes.
 type Coordinates = Vec<(String, String)>;
@@ -58,16 +62,20 @@ pub(super) struct Difference {
 
 /// A comparison over seeds.
 pub(super) struct ClaimOver {
-    /// Label of one model.
-    pub(super) a: String,
-    /// Label of the other.
-    pub(super) b: String,
-    /// Mode of evaluation.
-    pub(super) mode: String,
+    /// One side.
+    pub(super) a: Side,
+    /// The other side.
+    pub(super) b: Side,
+    /// What is compared, and in which modes, in words.
+    pub(super) title: (String, String),
     /// Data set.
     pub(super) dataset: String,
     /// `a` minus `b`.
     pub(super) difference: Difference,
+    /// What was expected.
+    pub(super) expect: Option<Expect>,
+    /// In how many seeds each of the possible outcomes came.
+    pub(super) outcomes: BTreeMap<&'static str, usize>,
 }
 
 impl Difference {
@@ -138,7 +146,7 @@ fn over(model: &Model, members: &[&Arm]) -> Over {
         let values: Vec<f64> = shares.iter().map(|share| share.value).collect();
         let gains: Vec<f64> = here
             .iter()
-            .filter_map(|(arm, one)| Some(one.against(arm.control(one)?, &mode)?.difference))
+            .filter_map(|(arm, one)| Some(one.against(&mode, arm.control(one)?, &mode)?.difference))
             .collect();
         let items = shares.first().map(|share| share.n);
         Some(ModeOver {
@@ -161,23 +169,26 @@ fn over(model: &Model, members: &[&Arm]) -> Over {
 }
 
 fn is_same(one: &Claim, other: &Claim) -> bool {
-    let key = |claim: &Claim| {
-        [&claim.a, &claim.b, &claim.mode, &claim.dataset].map(|text| text.to_owned())
-    };
-    key(one) == key(other)
+    (&one.a, &one.b, &one.dataset) == (&other.a, &other.b, &other.dataset)
 }
 
 fn claim_over(first: &Claim, members: &[&Arm]) -> Option<ClaimOver> {
-    let values: Vec<f64> = members
+    let same: Vec<&Claim> = members
         .iter()
         .flat_map(|arm| arm.claims.iter().find(|claim| is_same(claim, first)))
-        .map(|claim| claim.pairing.difference)
         .collect();
+    let values: Vec<f64> = same.iter().map(|claim| claim.pairing.difference).collect();
+    let mut outcomes = BTreeMap::new();
+    for outcome in same.iter().filter_map(|claim| claim.outcome()) {
+        *outcomes.entry(outcome).or_default() += 1;
+    }
     Some(ClaimOver {
         a: first.a.clone(),
         b: first.b.clone(),
-        mode: first.mode.clone(),
+        title: (first.title(), first.mode()),
         dataset: first.dataset.clone(),
         difference: Difference::of(&values)?,
+        expect: first.expect,
+        outcomes,
     })
 }

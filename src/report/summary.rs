@@ -99,8 +99,25 @@ impl Summary {
     pub(super) fn of(collected: &Collected) -> Summary {
         let report = collected.arms.iter().find_map(|arm| arm.findings.report.as_ref());
         let title = report.and_then(|report| report.title.clone());
-        let arms: Vec<Arm> =
+        let mut arms: Vec<Arm> =
             collected.arms.iter().map(|arm| Arm::of(arm, collected.rounds)).collect();
+        // Some comparisons are between arms, so they wait until all are read.
+        let claims: Vec<_> = (0..arms.len())
+            .map(|number| {
+                let sides: Vec<_> = arms
+                    .iter()
+                    .map(|arm| (arm.coordinates.as_slice(), arm.models.as_slice()))
+                    .collect();
+                let wanted = &collected.arms[number].findings.compare;
+                let mut missing = Vec::new();
+                let made = claims::claims(number, &sides, wanted, collected.rounds, &mut missing);
+                (made, missing)
+            })
+            .collect();
+        for (arm, (made, missing)) in arms.iter_mut().zip(claims) {
+            arm.claims = made;
+            arm.missing.extend(missing);
+        }
         let groups = seeds::groups(&arms);
         Summary { title: title.unwrap_or_else(|| collected.name.clone()), arms, groups }
     }
@@ -131,10 +148,9 @@ impl Arm {
             }
         }
         let tallies = tallies(arm, &mut missing);
-        let claims = claims::claims(&models, &arm.findings.compare, rounds, &mut missing);
         let held = claims::targets(&models, &arm.findings.target, rounds, &mut missing);
         let (coordinates, seed) = (arm.coordinates.clone(), arm.seed);
-        Arm { coordinates, seed, models, tallies, claims, held, missing }
+        Arm { coordinates, seed, models, tallies, claims: Vec::new(), held, missing }
     }
 
     /// Data sets in the order of the models.
@@ -226,14 +242,9 @@ impl Model {
         Some(metric::share(hits as u64, outcomes.len() as u64))
     }
 
-    /// The same mode of two models, item by item.
-    pub(super) fn against(&self, other: &Model, mode: &str) -> Option<Pairing> {
-        pair(self.modes.get(mode)?, other.modes.get(mode)?)
-    }
-
-    /// Two modes of this model, item by item: first minus second.
-    pub(super) fn between(&self, first: &str, second: &str) -> Option<Pairing> {
-        pair(self.modes.get(first)?, self.modes.get(second)?)
+    /// A mode of this model and one of another, or of this one, item by item.
+    pub(super) fn against(&self, mode: &str, other: &Model, others: &str) -> Option<Pairing> {
+        pair(self.modes.get(mode)?, other.modes.get(others)?)
     }
 }
 

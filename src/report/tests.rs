@@ -44,6 +44,14 @@ mode = "direct"
 a = "base"
 b = "D_QA"
 mode = "direct"
+expect = "higher"
+
+[[compare]]
+a = "D_QA"
+mode = "refine"
+b = "D_QA"
+b-mode = "direct"
+expect = "not-higher"
 
 [[target]]
 subject = "D_QA"
@@ -203,8 +211,9 @@ fn the_page_tells_every_number_with_its_n() {
             "| round 1 | refine - direct | 100 | +0.0 | 2 | 2 | 1.000 |",
             "| round1.filter | 200 | 150 | 50 judged incorrect | 40.0 [33.5, 46.9] | 60.0 [53.1, 66.5] | 73.3 [65.7, 79.8] | 73.3 (110 of 150) | 91.7 (110 of 120) | 100 | 777 |",
             "| base | `test` | 80.0 [71.1, 86.7] of 100 | 75.0 [62.8, 84.2] of 60 | 3.0 (3 of 100) |",
-            "| round 2 against D_QA | direct on `test` | 100 | +29.0 | 29 / 0 | < 0.001 | < 0.001 | `round 2` higher |",
-            "| base against D_QA | direct on `test` | 100 | -22.0 | 0 / 22 | < 0.001 | < 0.001 | `D_QA` higher |",
+            "| round 2 against D_QA | direct on `test` | 100 | +29.0 | 29 / 0 | < 0.001 | < 0.001 | `round 2` higher | - |",
+            "| base against D_QA | direct on `test` | 100 | -22.0 | 0 / 22 | < 0.001 | < 0.001 | `D_QA` higher | higher: against expectation |",
+            "| D_QA, refine against D_QA, direct | refine against direct on `test` | 100 | -1.0 | 0 / 1 | 1.000 | 1.000 | within noise | not-higher: as expected |",
             "| D_QA | accuracy, direct on `test` | 32.0 [23.7, 41.7] of 100 | 30.0 (read from a plot, table 2) | +2.0 | near enough |",
             "| base | accuracy, refine on `test` | 9.0 [4.8, 16.2] of 100 | 12.0 (recalled) | -3.0 | shown only |",
         ],
@@ -261,7 +270,7 @@ fn a_sweep_is_shown_over_seeds_and_arm_by_arm() {
             "Manifest `study` · seeds 1, 3 · 2 rounds · 4 arms · 10 steps",
             "| arms | model | seeds | n | direct, % | direct - control | refine, % | refine - control |",
             "| filter = off | round 1 | 2 | 100 (`test`) | 52.0 ± 1.4 | +20.0 ± 1.4 (2 of 2 above 0) | 52.0 ± 1.4 | +21.0 ± 1.4 (2 of 2 above 0) |",
-            "| filter = on | base against D_QA | direct on `test` | -22.0 ± 0.0 (0 of 2 above 0) | [-22.0, -22.0] |",
+            "| filter = on | base against D_QA | direct on `test` | -22.0 ± 0.0 (0 of 2 above 0) | [-22.0, -22.0] | higher: 2 against expectation |",
             "<summary>seed = 1, filter = on</summary>",
         ],
     );
@@ -275,6 +284,36 @@ fn a_sweep_is_shown_over_seeds_and_arm_by_arm() {
     let items = json["items"][direct["items"].as_str().unwrap()].as_array().unwrap();
     assert_eq!(direct["right"].as_str().unwrap().len(), items.len());
     assert_eq!(page.matches("under it the exact McNemar p").count(), 1);
+}
+
+#[test]
+fn a_comparison_of_arms_pairs_those_that_differ_in_nothing_else() {
+    let text = STUDY.to_owned()
+        + "[[compare]]\na = \"round 2\"\na-arm = { filter = \"on\" }\nb = \"round 2\"\n\
+           b-arm = { filter = \"off\" }\nmode = \"direct\"\n";
+    let mut collected = study();
+    collected.arms = [("on", 3), ("on", 9), ("off", 3), ("off", 1)]
+        .into_iter()
+        .map(|(filter, seed)| {
+            let pair = |axis: &str, label: &str| (axis.to_owned(), label.to_owned());
+            let coordinates = vec![pair("filter", filter), pair("seed", &seed.to_string())];
+            // Without its filter a round is six answers worse.
+            let gain = if filter == "on" { seed + 6 } else { seed };
+            CollectedArm { coordinates, seed, ..arm(&text, gain) }
+        })
+        .collect();
+    let page = file(&render(&collected), "report.md");
+    let claim = "round 2 {filter=on} against round 2 {filter=off}";
+    says(
+        &page,
+        &[
+            &format!(
+                "| {claim} | direct on `test` | 100 | +6.0 | 6 / 0 | 0.031 | 0.063 | within noise | - |"
+            ),
+            "- comparison of `round 2` with `round 2`: the sweep has no other arm to compare this one with",
+        ],
+    );
+    assert_eq!(page.matches(claim).count(), 2, "once for its arm, once over seeds: {page}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod compare;
 mod errors;
 mod generated;
 mod house;
