@@ -48,13 +48,13 @@ impl Claim {
         }
     }
 
-    /// What is compared, in words.
+    /// Whose results are compared; one name where a model stands against
+    /// itself in another mode.
     pub(super) fn title(&self) -> String {
-        let side = |side: &Side| match self.a.name == self.b.name {
-            true => format!("{}, {}", side.name, side.mode),
-            false => side.name.clone(),
-        };
-        format!("{} against {}", side(&self.a), side(&self.b))
+        match self.a.name == self.b.name {
+            true => self.a.name.clone(),
+            false => format!("{} against {}", self.a.name, self.b.name),
+        }
     }
 
     /// The modes, in words.
@@ -113,11 +113,14 @@ pub(super) struct Held {
     pub(super) accepted: Option<bool>,
 }
 
+/// The coordinates of a sweep's arm and its models.
+type ArmOf<'a> = (&'a [(String, String)], &'a [Model]);
+
 /// Makes the comparisons of arm `number`, `arms` being the coordinates and
 /// models of all; one with `{round}` in a label is made in every round.
 pub(super) fn claims(
     number: usize,
-    arms: &[(&[(String, String)], &[Model])],
+    arms: &[ArmOf],
     wanted: &[Compare],
     rounds: u32,
     missing: &mut Vec<String>,

@@ -213,7 +213,7 @@ fn the_page_tells_every_number_with_its_n() {
             "| base | `test` | 80.0 [71.1, 86.7] of 100 | 75.0 [62.8, 84.2] of 60 | 3.0 (3 of 100) |",
             "| round 2 against D_QA | direct on `test` | 100 | +29.0 | 29 / 0 | < 0.001 | < 0.001 | `round 2` higher | - |",
             "| base against D_QA | direct on `test` | 100 | -22.0 | 0 / 22 | < 0.001 | < 0.001 | `D_QA` higher | higher: against expectation |",
-            "| D_QA, refine against D_QA, direct | refine against direct on `test` | 100 | -1.0 | 0 / 1 | 1.000 | 1.000 | within noise | not-higher: as expected |",
+            "| D_QA | refine against direct on `test` | 100 | -1.0 | 0 / 1 | 1.000 | 1.000 | within noise | not-higher: as expected |",
             "| D_QA | accuracy, direct on `test` | 32.0 [23.7, 41.7] of 100 | 30.0 (read from a plot, table 2) | +2.0 | near enough |",
             "| base | accuracy, refine on `test` | 9.0 [4.8, 16.2] of 100 | 12.0 (recalled) | -3.0 | shown only |",
         ],

@@ -128,7 +128,7 @@ fn go(folder: &Path, lines: &[Line], keep_going: bool, stop: &StopFlag) -> (Fini
 
 #[test]
 fn the_longest_way_goes_first() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let lines: &[Line] =
         &[("short", &[], write("a")), ("long", &[], write("b")), ("longer", &["long"], write("c"))];
     let (finished, log) = go(folder.path(), lines, false, &StopFlag::default());
@@ -138,7 +138,7 @@ fn the_longest_way_goes_first() {
 
 #[test]
 fn a_memo_and_a_checkpoint_outlive_a_failure() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let made = Arc::new(AtomicUsize::new(0));
     let body = |limit: usize, made: Arc<AtomicUsize>| -> Arc<Body> {
         Arc::new(move |work: &Work| {
@@ -174,7 +174,7 @@ fn a_memo_and_a_checkpoint_outlive_a_failure() {
 
 #[test]
 fn a_panic_is_a_bug_that_names_the_step_and_stops_only_what_depends_on_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let lines: &[Line] = &[
         ("bad", &[], Arc::new(|_: &Work| panic!("oh no"))),
         ("behind", &["bad"], write("a")),
@@ -191,7 +191,7 @@ fn a_panic_is_a_bug_that_names_the_step_and_stops_only_what_depends_on_it() {
 
 #[test]
 fn by_default_nothing_new_starts_after_a_failure() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let lines: &[Line] = &[
         ("bad", &[], Arc::new(|_: &Work| Err(Failure::input("no")))),
         ("behind", &["bad"], write("a")),
@@ -203,7 +203,7 @@ fn by_default_nothing_new_starts_after_a_failure() {
 
 #[test]
 fn a_raised_flag_ends_the_run_and_the_journal_tells() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let stop = StopFlag::default();
     let flag = stop.clone();
     let body: Arc<Body> = Arc::new(move |work: &Work| {

@@ -178,7 +178,7 @@ mod tests {
 
     /// Runs with a mirror that holds `file`, and nobody at the address.
     fn run(file: Option<&str>, change: impl Fn(&mut FetchDataset)) -> Ran {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         if let Some(text) = file {
             std::fs::write(folder.path().join("a.csv"), text).unwrap();
         }

@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn recovery_cuts_the_damage_out() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let path = folder.path().join("memo");
         std::fs::write(&path, format!("{}torn", encode("1"))).unwrap();
         let (good, mut lines) = Lines::recover(&path).unwrap();

@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_memo_gives_back_the_same_bits() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let values: Vec<f64> = (1..2000).map(|i| (f64::from(i) * 0.37).sin() * 1e-3).collect();
         let mut memo = Memo::open(folder.path(), "replies").unwrap();
         for (i, value) in values.iter().enumerate() {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_damaged_checkpoint_falls_back_to_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         for step in 0..4u8 {
             let parts = BTreeMap::from([("a".to_owned(), vec![step; 5]), ("b".to_owned(), vec![])]);
             save_checkpoint(folder.path(), &parts).unwrap();

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 /// A folder that goes away.
 pub(crate) struct Space(TempDir);
@@ -20,7 +20,7 @@ pub(crate) struct Ran {
 
 impl Space {
     pub(crate) fn new() -> Space {
-        Space(tempfile::tempdir().unwrap())
+        Space(TempDir::new().unwrap())
     }
 
     /// A space with the manifest `m.toml`; `LOG` in it becomes the path that

@@ -95,7 +95,7 @@ fn get(
     kept: Option<&[u8]>,
     script: impl Fn(usize, Option<u64>) -> Vec<u8> + Send + 'static,
 ) -> Got {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let partial = folder.path().join("file.part");
     if let Some(bytes) = kept {
         std::fs::write(&partial, bytes).expect("writes");
@@ -227,7 +227,7 @@ fn what_will_not_get_better_is_not_asked_again() {
 
 #[test]
 fn without_a_server_or_on_a_wish_to_stop_it_ends() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let partial = folder.path().join("file.part");
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let url = format!("http://{free}/file");
