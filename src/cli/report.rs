@@ -103,18 +103,21 @@ pub(crate) fn write(
     })
 }
 
-/// The exact manifest of each arm: every value as it came out of `extends`,
-/// `--set`, sweep and rounds, and where each came from.
+/// The exact manifest of each arm, which runs by itself: every value as it came
+/// out of `extends`, `--set` and sweep, and where each came from.
 fn manifests(loaded: &Loaded) -> Vec<(String, String)> {
-    let one = loaded.arms.len() == 1;
-    let named = loaded.arms.iter().enumerate().map(|(index, arm)| {
-        let name =
-            if one { "manifest.toml".to_owned() } else { format!("manifest-{}.toml", index + 1) };
-        let coordinates: Vec<String> =
-            arm.coords.iter().map(|(axis, label)| format!("# {axis}: {label}\n")).collect();
-        (name, coordinates.concat() + &arm.resolved_toml(&loaded.sources))
-    });
-    named.collect()
+    let [arm] = loaded.arms.as_slice() else {
+        let arms = loaded.arms.iter().zip(1..);
+        let named = arms.map(|(arm, number)| {
+            let results = format!("{}/arm-{number}", loaded.results());
+            let coordinates: String =
+                arm.coords.iter().map(|(axis, label)| format!("# {axis}: {label}\n")).collect();
+            let manifest = arm.resolved_toml(&loaded.sources, Some(&results));
+            (format!("manifest-{number}.toml"), coordinates + &manifest)
+        });
+        return named.collect();
+    };
+    vec![("manifest.toml".to_owned(), arm.resolved_toml(&loaded.sources, None))]
 }
 
 /// Makes sure that the folder of results can be written, before any work.

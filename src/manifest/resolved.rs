@@ -2,10 +2,10 @@
 //! `--set`, sweep and rounds, each with the place it came from.
 
 use crate::base::{
-    node::{Entry, Node, Origin, Sources, Table, Value},
+    node::{Entry, Node, Sources, Table, Value},
     text,
 };
-use crate::manifest::{Arm, Declared};
+use crate::manifest::Arm;
 
 impl Arm {
     /// The node at a path: `seed`, `protocol.arithmetic.stop`, `stage.train.steps`
@@ -28,91 +28,91 @@ impl Arm {
         self.node(path).map(|node| sources.describe(&node.origin))
     }
 
-    /// Every value of the arm in order: path, value, and where it came from.
-    pub fn leaves(&self, sources: &Sources) -> Vec<(String, Node, String)> {
-        let mut out = Vec::new();
-        for (title, _, node) in self.tables() {
-            let mut leaves = Vec::new();
-            flatten(&node, String::new(), &mut leaves);
-            for (path, leaf) in leaves {
-                let path = if title.is_empty() { path } else { format!("{title}.{path}") };
-                let origin = sources.describe(&leaf.origin);
-                out.push((path, leaf, origin));
-            }
-        }
-        out
-    }
-
-    /// The arm as TOML; every line ends in a comment that says where it came from.
-    pub fn resolved_toml(&self, sources: &Sources) -> String {
+    /// The arm as a manifest of its own, which gives the same steps: rounds
+    /// stay folded, the sweep is gone, and so is what compares its arms.
+    /// Every value has a comment that says where it came from. An arm of a
+    /// sweep gets a folder for its results, as the sweep's is not its own.
+    pub fn resolved_toml(&self, sources: &Sources, results: Option<&str>) -> String {
         let mut out = String::new();
-        for (title, step, node) in self.tables() {
-            if !title.is_empty() {
+        for (heading, node) in self.sections() {
+            if !heading.is_empty() {
                 out.push_str(if out.is_empty() { "" } else { "\n" });
-                let parts: Vec<String> = match step {
-                    Some(step) => vec![step.section.to_owned(), key(&step.name)],
-                    None => title.split('.').map(key).collect(),
-                };
-                out.push_str(&format!("[{}]\n", parts.join(".")));
-            }
-            let mut rows = Vec::new();
-            if let Some(step) = step {
-                let origin = Origin { span: step.kind.1.clone(), via: Vec::new() };
-                rows.push((format!("kind = {}", quoted(&step.kind.0)), sources.describe(&origin)));
+                out.push_str(&format!("{heading}\n"));
             }
             let mut leaves = Vec::new();
             flatten(&node, String::new(), &mut leaves);
-            for (path, leaf) in leaves {
-                let path: Vec<String> = path.split('.').map(key).collect();
-                let row = format!("{} = {}", path.join("."), toml(&leaf));
-                rows.push((row, sources.describe(&leaf.origin)));
-            }
-            let rows: Vec<Vec<String>> =
-                rows.into_iter().map(|(row, origin)| vec![row, format!("# {origin}")]).collect();
-            out.push_str(&text::columns(&rows, &[]));
+            let own = results.filter(|_| heading.is_empty());
+            let mut rows: Vec<_> = leaves
+                .into_iter()
+                .filter(|(path, _)| own.is_none() || path != "results")
+                .map(|(path, leaf)| {
+                    let path: Vec<String> = path.split('.').map(key).collect();
+                    let row = format!("{} = {}", path.join("."), toml(&leaf));
+                    (row, sources.describe(&leaf.origin))
+                })
+                .collect();
+            rows.extend(
+                own.map(|own| (format!("results = {}", quoted(own)), "of this arm".to_owned())),
+            );
+            out.push_str(&commented(&rows));
         }
         out
     }
 
-    /// The arm as JSON: path to `{ value, origin }`.
-    pub fn resolved_json(&self, sources: &Sources) -> serde_json::Value {
-        let one = |(path, node, origin): (String, Node, String)| {
-            (path, serde_json::json!({ "value": node.json(), "origin": origin }))
-        };
-        self.leaves(sources).into_iter().map(one).collect()
-    }
-
-    /// Title, step and table of everything but sweep and extends: the head
-    /// (without title), other sections, then the steps.
-    fn tables(&self) -> Vec<(String, Option<&Declared>, Node)> {
+    /// Headings and what stands below them: the head, the tables, and the
+    /// lists of tables.
+    fn sections(&self) -> Vec<(String, Node)> {
         let root = self.root.table().map(|table| table.in_order()).unwrap_or_default();
-        let (heads, sections): (Vec<_>, Vec<_>) =
-            root.into_iter().partition(|(_, entry)| entry.node.table().is_none());
         let mut head = Table::default();
-        for (name, entry) in heads {
-            head.insert(name, entry.key.clone(), entry.node.clone());
+        let (mut tables, mut lists) = (Vec::new(), Vec::new());
+        for (name, entry) in root {
+            match (name, &entry.node.value) {
+                ("sweep" | "extends", _) => {}
+                ("report", Value::Table(_)) => {
+                    tables.push((format!("[{name}]"), entry.node.clone()));
+                }
+                (_, Value::Table(named)) => {
+                    let heading = |inner: &str| format!("[{}.{}]", key(name), key(inner));
+                    let named = named.in_order().into_iter();
+                    tables.extend(named.map(|(inner, one)| (heading(inner), one.node.clone())));
+                }
+                (_, Value::Array(items)) if is_list_of_tables(items) => {
+                    let across =
+                        |one: &Node| one.at(["a-arm"]).is_some() || one.at(["b-arm"]).is_some();
+                    let kept = items.iter().filter(|one| !across(one));
+                    lists.extend(kept.map(|one| (format!("[[{}]]", key(name)), one.clone())));
+                }
+                _ => head.insert(name, entry.key.clone(), entry.node.clone()),
+            }
         }
         let head = Node::new(self.root.origin.clone(), Value::Table(head));
-        let mut tables = vec![(String::new(), None, head)];
-        for (name, entry) in sections {
-            match name {
-                "sweep" | "dataset" | "stage" => {}
-                "report" => tables.push((name.to_owned(), None, entry.node.clone())),
-                _ => {
-                    let named =
-                        entry.node.table().map(|table| table.in_order()).unwrap_or_default();
-                    let one = |(inner, entry): (&str, &Entry)| {
-                        (format!("{name}.{inner}"), None, entry.node.clone())
-                    };
-                    tables.extend(named.into_iter().map(one));
-                }
-            }
-        }
-        tables.extend(
-            self.steps.iter().map(|step| (step.name.clone(), Some(step), step.table.clone())),
-        );
-        tables
+        let mut sections = vec![(String::new(), head)];
+        sections.extend(tables);
+        sections.extend(lists);
+        sections
     }
+}
+
+fn is_list_of_tables(items: &[Node]) -> bool {
+    !items.is_empty() && items.iter().all(|item| item.table().is_some())
+}
+
+/// Rows with their comments in one column; the comment of a long row stands
+/// above it.
+fn commented(rows: &[(String, String)]) -> String {
+    const LONG: usize = 72;
+    let mut out = String::new();
+    let long = |row: &str| row.contains('\n') || row.chars().count() > LONG;
+    for run in rows.chunk_by(|a, b| long(&a.0) == long(&b.0)) {
+        if long(&run[0].0) {
+            out.extend(run.iter().map(|(row, origin)| format!("# {origin}\n{row}\n")));
+        } else {
+            let cells: Vec<_> =
+                run.iter().map(|(row, origin)| vec![row.clone(), format!("# {origin}")]).collect();
+            out.push_str(&text::columns(&cells, &[]));
+        }
+    }
+    out
 }
 
 /// All leaves below a node; lists and tables inside lists are leaves.
@@ -143,6 +143,11 @@ fn toml(node: &Node) -> String {
         Value::Int(value) => value.to_string(),
         Value::Float(value) => format!("{value:?}").to_lowercase(),
         Value::Text(text) => quoted(text),
+        // Each on a line of its own, as nobody can read them in one.
+        Value::Array(items) if is_list_of_tables(items) && items.len() > 1 => {
+            let lines = items.iter().map(|item| format!("  {},\n", toml(item)));
+            format!("[\n{}]", lines.collect::<String>())
+        }
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(toml).collect();
             format!("[{}]", items.join(", "))

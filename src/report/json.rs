@@ -281,16 +281,19 @@ fn write(value: &Value) -> String {
 }
 
 fn lay_out(value: &Value, depth: usize, out: &mut String) {
-    let line = one_line(value);
+    let start = out.len();
+    if one_line(value, start, LINE.saturating_sub(2 * depth), out) {
+        return;
+    }
+    out.truncate(start);
     let (open, close, items) = match value {
-        _ if line.chars().count() + 2 * depth <= LINE => return out.push_str(&line),
         Value::Array(items) => {
             ('[', ']', items.iter().map(|item| (None, item)).collect::<Vec<_>>())
         }
         Value::Object(map) => {
             ('{', '}', sorted(map).into_iter().map(|(key, item)| (Some(key), item)).collect())
         }
-        _ => return out.push_str(&line),
+        leaf => return out.push_str(&leaf.to_string()),
     };
     out.push(open);
     for (i, (key, item)) in items.into_iter().enumerate() {
@@ -306,21 +309,36 @@ fn lay_out(value: &Value, depth: usize, out: &mut String) {
     out.push(close);
 }
 
-fn one_line(value: &Value) -> String {
+/// Appends the value on one line; stops and says no once there are more than
+/// `room` characters from `start` on, so that a long value costs no more than
+/// a short one.
+fn one_line(value: &Value, start: usize, room: usize, out: &mut String) -> bool {
+    let fits = |out: &String| out.len() - start <= room || out[start..].chars().nth(room).is_none();
     match value {
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(one_line).collect();
-            format!("[{}]", items.join(", "))
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                if !one_line(item, start, room, out) {
+                    return false;
+                }
+            }
+            out.push(']');
         }
+        Value::Object(map) if map.is_empty() => out.push_str("{}"),
         Value::Object(map) => {
-            let items: Vec<String> = sorted(map)
-                .into_iter()
-                .map(|(key, item)| format!("{}: {}", Value::from(key.as_str()), one_line(item)))
-                .collect();
-            if items.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", items.join(", ")) }
+            for (i, (key, item)) in sorted(map).into_iter().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "{ " });
+                out.push_str(&format!("{}: ", Value::from(key.as_str())));
+                if !one_line(item, start, room, out) {
+                    return false;
+                }
+            }
+            out.push_str(" }");
         }
-        other => other.to_string(),
+        leaf => out.push_str(&leaf.to_string()),
     }
+    fits(out)
 }
 
 /// The order of a map's keys depends on features of `serde_json` that any

@@ -116,3 +116,15 @@ fn a_flipped_record_is_made_again() {
     );
     assert_eq!(space.log().len(), 5);
 }
+
+#[test]
+fn the_exact_manifest_of_an_arm_gives_its_steps() {
+    let sweep = "\n[sweep.axes]\ntext = { path = \"stage.count.revision\", values = [1, 2, 3] }\n";
+    let space = Space::with(&(CHAIN.to_owned() + sweep));
+    assert_eq!(space.run(&["run", "m.toml"]).code, 0);
+    let results = space.path("results/chain");
+    let manifest = results.join("manifest-2.toml").display().to_string();
+    let again = space.run(&["run", &manifest]);
+    assert!(again.err.contains("nothing to do"), "{}", again.err);
+    assert!(results.join("arm-2/report.md").is_file(), "{}", again.err);
+}

@@ -79,3 +79,14 @@ fn headers() -> Result<(), String> {
         false => Err(format!("no CUDA headers (`{}` is missing)", header.display())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cubecl::cuda::compiler::CudaBackend;
+
+    /// The other way leads through `patches/cubecl-llvm`, which compiles nothing.
+    #[test]
+    fn kernels_go_through_nvrtc() {
+        assert_eq!(format!("{:?}", CudaBackend::default()), "Cpp");
+    }
+}
