@@ -79,6 +79,8 @@ pub(crate) enum Action {
     Why(WhyArguments),
     /// Write the report of a finished experiment again.
     Report(ManifestArgument),
+    /// Check that devices compute what they should: all that work, or the one of `--device`.
+    Doctor,
     /// Print the JSON Schema of manifests, for editors.
     Schema,
     /// List the kinds of stages, or explain one with all its fields.

@@ -1,11 +1,12 @@
 //! The command line: what can be asked for, and in which words it is answered.
 //!
-//! The only floor that prints and reads the environment. It names no kind of
-//! stage and no device; those come in as a [`Program`].
+//! The only floor that prints and reads the environment. It names no kind of stage,
+//! and no device but in `doctor`; those come in as a [`Program`].
 
 mod arguments;
 mod console;
-pub mod exit;
+mod doctor;
+mod exit;
 mod graph;
 mod kinds;
 mod load;
@@ -96,6 +97,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Status(manifest) => status::status(program, options, manifest, &talk),
         Action::Why(why) => why::why(program, options, why, &talk),
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
+        Action::Doctor => doctor::doctor(options, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),
     };

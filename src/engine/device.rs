@@ -6,7 +6,6 @@
 //! one small matrix product. A device that nobody asked for is not touched. It
 //! knows nothing of models, and of a device no more than its name.
 
-#[cfg(any(feature = "cuda", feature = "wgpu", test))]
 mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -18,6 +17,7 @@ use std::{fmt, str::FromStr};
 use crate::base::failure::{Failure, Outcome};
 
 pub use burn::tensor::Device;
+pub(super) use check::guarded;
 
 /// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

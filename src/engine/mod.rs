@@ -13,6 +13,7 @@ pub mod model;
 pub mod ops;
 pub mod optimizer;
 pub mod sample;
+pub mod selftest;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

@@ -5,6 +5,7 @@
 
 mod cache;
 mod compare;
+mod doctor;
 mod errors;
 mod generated;
 mod house;

@@ -3,10 +3,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[cfg(any(feature = "cuda", feature = "wgpu", test))]
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Runs `work`; an error or a panic becomes a message of one line.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(in crate::engine) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let answer = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         Err(text
@@ -35,6 +36,7 @@ fn brief(text: &str) -> String {
 ///
 /// # Source
 /// tracel-ai/burn#5237 for the length: no multiple of 64, but one of 8.
+#[cfg(any(feature = "cuda", feature = "wgpu", test))]
 pub(super) fn calculates(device: &Device) -> Result<(), String> {
     const ROWS: usize = 7;
     const INNER: usize = 40;

@@ -23,6 +23,9 @@ const CHUNK: usize = 512;
 /// on how many rows stand beside it.
 const SAME_KERNEL: usize = 16;
 
+/// A product of no more numbers than this takes such a path too.
+const SAME_KERNEL_CELLS: usize = 256;
+
 /// The extension. Functions are documented where the model calls them (`ops`).
 #[allow(missing_docs, reason = "each is the twin of a documented function of `ops`")]
 #[backend_extension(Flex, Autodiff)]
@@ -160,14 +163,14 @@ impl FusedOps for Flex {
     }
 
     fn linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
-        let [n, d] = dims(&x);
-        if n >= SAME_KERNEL {
+        let ([n, d], [out, _]) = (dims(&x), dims(&w));
+        let least = SAME_KERNEL.max(SAME_KERNEL_CELLS / out + 1);
+        if n >= least {
             return matmul_nt(&x, &w);
         }
         let mut rows = values(&packed(x)).to_vec();
-        rows.resize(SAME_KERNEL * d, 0.0);
-        let y = packed(matmul_nt(&tensor(rows, Shape::new([SAME_KERNEL, d])), &w));
-        let [_, out] = dims(&y);
+        rows.resize(least * d, 0.0);
+        let y = packed(matmul_nt(&tensor(rows, Shape::new([least, d])), &w));
         tensor(values(&y)[..n * out].to_vec(), Shape::new([n, out]))
     }
 

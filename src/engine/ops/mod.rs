@@ -10,7 +10,7 @@
 
 mod cpu;
 mod fused;
-mod reference;
+pub(in crate::engine) mod reference;
 mod simd;
 
 use burn::tensor::{Device, Tensor};

@@ -14,25 +14,25 @@ fn indices(ids: &[u32], like: &Tensor<2>) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(ids.clone(), [ids.len()]), &like.device().inner())
 }
 
-pub(super) fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
+pub(in crate::engine) fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
     let ids = indices(ids, &table);
     table.select(0, ids)
 }
 
-pub(super) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+pub(in crate::engine) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     x.matmul(w.transpose())
 }
 
-pub(super) fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
+pub(in crate::engine) fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
     let mean = x.clone().square().mean_dim(1); // [N, 1]
     x / (mean + eps).sqrt() * w
 }
 
-pub(super) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+pub(in crate::engine) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gate.clone() * sigmoid(gate) * up
 }
 
-pub(super) fn rope(
+pub(in crate::engine) fn rope(
     x: Tensor<2>,
     heads: usize,
     table: &RopeTable,
@@ -51,7 +51,7 @@ pub(super) fn rope(
     rotated.reshape([n, width])
 }
 
-pub(super) fn attention(
+pub(in crate::engine) fn attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
@@ -79,7 +79,7 @@ pub(super) fn attention(
     Tensor::cat(parts.collect(), 0)
 }
 
-pub(super) fn linear_cross_entropy(
+pub(in crate::engine) fn linear_cross_entropy(
     h: Tensor<2>,
     w: Tensor<2>,
     targets: &Arc<[u32]>,
@@ -93,7 +93,7 @@ pub(super) fn linear_cross_entropy(
     (picked.reshape([m]).neg() * weights).sum()
 }
 
-pub(super) fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Tensor<2> {
+pub(in crate::engine) fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Tensor<2> {
     let [_, d] = x.dims();
     let mut cache = cache;
     for (i, &row) in at.iter().enumerate() {
@@ -103,7 +103,7 @@ pub(super) fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Te
     cache
 }
 
-pub(super) fn attention_cached(
+pub(in crate::engine) fn attention_cached(
     q: Tensor<2>,
     keys: Tensor<2>,
     values: Tensor<2>,
@@ -138,7 +138,7 @@ pub(super) fn attention_cached(
     softmax(scores + mask, 3).matmul(expand(values)).reshape([b, query * dim])
 }
 
-pub(super) fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
+pub(in crate::engine) fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
     let AdamStep { rate, beta1, beta2, eps, decay, correction1, correction2, scale } = *step;
     let g = gradient * scale;
     let m = p.m * beta1 + g.clone() * (1.0 - beta1);

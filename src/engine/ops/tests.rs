@@ -173,7 +173,20 @@ fn adamw_matches_the_reference_over_steps() {
 
 #[test]
 fn a_row_of_linear_does_not_depend_on_its_neighbours() {
-    for (d, out) in [(128, 336), (336, 128), (100, 33), (64, 150)] {
+    for (d, out) in [
+        (128, 336),
+        (336, 128),
+        (100, 33),
+        (64, 150),
+        (24, 24),
+        (24, 12),
+        (40, 24),
+        (24, 40),
+        (24, 23),
+        (7, 5),
+        (2, 9),
+        (1, 3),
+    ] {
         let (x, w) = (random("x", [130, d]), random("w", [out, d]));
         let bits = |y: Tensor<2>| y.into_data().try_to_vec::<f32>().expect("f32");
         let whole = bits(linear(x.clone(), w.clone()));

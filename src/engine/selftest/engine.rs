@@ -1,0 +1,217 @@
+//! The engine's promises on a small model: the device agrees with the
+//! processor, and a cache, batch mates, packing, a second run and a stop in the
+//! middle change nothing.
+//!
+//! On the processor sums have one order whatever their size, so that "nothing"
+//! means no bit; a graphics card may choose another kernel for another size.
+
+use super::{Check, difference, numbers};
+use crate::base::failure::Outcome;
+use crate::base::seed::Seed;
+use crate::engine::{
+    batch::{Batch, Sequence},
+    config::LlamaConfig,
+    model::Llama,
+    ops::{self, Documents, Slots},
+    optimizer::AdamW,
+    train::{self, Observer, Progress, Snapshot, Training, Wish, train},
+    weights,
+};
+use burn::tensor::{Device, Tensor};
+use std::sync::Arc;
+
+pub(super) fn checks(is_cpu: bool) -> Vec<Check> {
+    let or = |exact: f64, near: f64| if is_cpu { exact } else { near };
+    let check = |what, bound, measure| Check { what, bound, measure };
+    let mut all = vec![
+        check("logits over a cache against the whole text", or(1e-5, 1e-4), over_a_cache),
+        check("logits alone against logits among 15 others", or(0.0, 1e-4), among_others),
+        check("gradients packed against one text at a time", or(2e-6, 2e-5), packed),
+        check("a training against the same again", or(0.0, 1e-4), twice),
+        check("a training against one stopped in the middle", or(0.0, 1e-4), stopped),
+    ];
+    if !is_cpu {
+        all.push(check("logits against the processor's", 1e-4, logits_here_and_there));
+        all.push(check("gradients against the processor's", 1e-4, gradients_here_and_there));
+    }
+    all
+}
+
+fn config() -> LlamaConfig {
+    LlamaConfig {
+        model_type: "llama".into(),
+        vocab_size: 23,
+        hidden_size: 24,
+        intermediate_size: 40,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 6,
+        max_position_embeddings: 32,
+        rms_norm_eps: 1e-5,
+        rope_theta: 1e4,
+        tie_word_embeddings: true,
+    }
+}
+
+fn model(device: &Device) -> Llama {
+    Llama::random(config(), 0.3, Seed(5), device)
+}
+
+/// Texts of different lengths; each begins with a number and goes on with it.
+fn texts(n: u32) -> Vec<Sequence> {
+    (0..n)
+        .map(|i| {
+            let number = 3 + i % 20;
+            let mut ids = vec![1, number, number];
+            ids.extend(vec![number; 1 + i as usize % 9]);
+            ids.push(2);
+            Sequence { ids, first_target: 3 }
+        })
+        .collect()
+}
+
+/// Logits of every token of a text read in one go `[N, V]`.
+fn logits(model: &Llama, ids: &[u32]) -> Tensor<2> {
+    let plan = model.plan(Documents::of_lengths([ids.len()]));
+    let hidden = model.hidden(&ids.into(), &plan);
+    ops::linear(model.last_norm(hidden), model.output())
+}
+
+fn over_a_cache(device: &Device) -> Result<f64, String> {
+    let (model, ids) = (model(device), [1u32, 7, 3, 3, 20, 4, 9, 9, 2, 5]);
+    let whole = numbers(logits(&model, &ids))?;
+    let mut cache = model.cache(1, ids.len());
+    let read = 4;
+    let prompt: Arc<[u32]> = ids[..read].into();
+    let mut found =
+        numbers(model.prefill(&mut cache, &prompt, &Documents::of_lengths([read]), &[0]))?;
+    for length in read + 1..=ids.len() {
+        let slots =
+            Slots { capacity: ids.len(), of_row: [0].into(), lengths: [length as u32].into() };
+        let token: Arc<[u32]> = [ids[length - 1]].into();
+        found.extend(numbers(model.decode(&mut cache, &token, &slots))?);
+    }
+    difference(&found, &whole[(read - 1) * config().vocab_size..])
+}
+
+fn among_others(device: &Device) -> Result<f64, String> {
+    let (model, texts) = (model(device), texts(16));
+    let last = |texts: &[Sequence]| {
+        let ids: Arc<[u32]> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
+        let documents = Documents::of_lengths(texts.iter().map(|text| text.ids.len()));
+        let slots: Vec<u32> = (0..texts.len() as u32).collect();
+        let mut cache = model.cache(texts.len(), 16);
+        let mut found = numbers(model.prefill(&mut cache, &ids, &documents, &slots))?;
+        let slots = Slots {
+            capacity: 16,
+            of_row: slots.into(),
+            lengths: texts.iter().map(|text| text.ids.len() as u32 + 1).collect(),
+        };
+        let next: Arc<[u32]> = texts.iter().map(|text| text.ids[1]).collect();
+        found.extend(numbers(model.decode(&mut cache, &next, &slots))?);
+        Ok::<_, String>(found)
+    };
+    let together = last(&texts)?;
+    let (width, mut worst) = (config().vocab_size, 0.0f64);
+    for (i, text) in texts.iter().enumerate() {
+        let alone = last(std::slice::from_ref(text))?;
+        let (read, spoken) = together.split_at(texts.len() * width);
+        let row = |of: &[f32]| of[i * width..(i + 1) * width].to_vec();
+        worst = worst.max(difference(&[row(read), row(spoken)].concat(), &alone)?);
+    }
+    Ok(worst)
+}
+
+/// The gradient of all parameters, one after another.
+fn gradients(model: &Llama, texts: &[Sequence]) -> Result<Vec<f32>, String> {
+    let (_, gradients) = train::gradients(model.config(), &model.tensors(), &Batch::pack(texts));
+    let all = gradients.into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.concat())
+}
+
+fn packed(device: &Device) -> Result<f64, String> {
+    let (model, texts) = (model(device), texts(6));
+    let targets = |text: &Sequence| (text.ids.len() - text.first_target) as f32;
+    let total: f32 = texts.iter().map(targets).sum();
+    let mut apart: Vec<f32> = Vec::new();
+    for text in &texts {
+        let one = gradients(&model, std::slice::from_ref(text))?;
+        apart.resize(one.len(), 0.0);
+        let share = targets(text) / total;
+        apart.iter_mut().zip(one).for_each(|(sum, x)| *sum += share * x);
+    }
+    difference(&gradients(&model, &texts)?, &apart)
+}
+
+/// Keeps the snapshot of one step.
+#[derive(Default)]
+struct Keep {
+    at: u64,
+    kept: Option<Snapshot>,
+}
+
+impl Observer for Keep {
+    fn step(&mut self, progress: &Progress, _loss: f64) -> Wish {
+        if progress.step == self.at { Wish::Snapshot } else { Wish::Continue }
+    }
+
+    fn keep(&mut self, snapshot: Snapshot) -> Outcome<()> {
+        self.kept = Some(snapshot);
+        Ok(())
+    }
+}
+
+/// The weights after eight steps, and the snapshot after step `at`.
+fn trained(
+    device: &Device,
+    resume: Option<Snapshot>,
+    at: u64,
+) -> Result<(Vec<f32>, Option<Snapshot>), String> {
+    let training = Training {
+        optimizer: AdamW {
+            rate: 3e-3,
+            warmup: 0.1,
+            floor: 0.1,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-8,
+            decay: 0.01,
+            clip: 1.0,
+        },
+        batch: 8,
+        steps: 8,
+        seed: Seed(9),
+    };
+    let mut keep = Keep { at, kept: None };
+    let (model, _) = train(model(device), &texts(40), &training, resume, &mut keep)
+        .map_err(|failure| failure.what)?;
+    let weights = model.tensors().into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
+    // What is kept is what was trained.
+    let bytes = weights::save(&model).map_err(|failure| failure.what)?;
+    let read = weights::load(config(), &bytes, device).map_err(|failure| failure.what)?;
+    let read = read.tensors().into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
+    match read == weights {
+        true => Ok((weights.concat(), keep.kept)),
+        false => Err("weights differ once they are written and read".to_owned()),
+    }
+}
+
+fn twice(device: &Device) -> Result<f64, String> {
+    difference(&trained(device, None, 0)?.0, &trained(device, None, 0)?.0)
+}
+
+fn stopped(device: &Device) -> Result<f64, String> {
+    let (whole, snapshot) = trained(device, None, 5)?;
+    difference(&trained(device, snapshot, 0)?.0, &whole)
+}
+
+fn logits_here_and_there(device: &Device) -> Result<f64, String> {
+    let of = |device: &Device| numbers(logits(&model(device), &[1, 7, 3, 3, 20, 4, 9, 9, 2, 5]));
+    difference(&of(device)?, &of(&Device::flex())?)
+}
+
+fn gradients_here_and_there(device: &Device) -> Result<f64, String> {
+    let of = |device: &Device| gradients(&model(device), &texts(6));
+    difference(&of(device)?, &of(&Device::flex())?)
+}
