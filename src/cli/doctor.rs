@@ -48,7 +48,8 @@ pub(crate) fn doctor(options: &Options, talk: &Talk) -> Result<u8, Stop> {
 }
 
 fn table(findings: &[Finding]) -> String {
-    let mut rows = vec![["check", "largest difference", "allowed", ""].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["check", "largest difference", "allowed", "time", ""].map(str::to_owned).to_vec()];
     let number = |x: f64| if x == 0.0 { "none".to_owned() } else { format!("{x:.1e}") };
     for finding in findings {
         let measured = match &finding.measured {
@@ -60,9 +61,10 @@ fn table(findings: &[Finding]) -> String {
             Ok(_) => "FAILS".to_owned(),
             Err(reason) => format!("FAILS: {reason}"),
         };
-        rows.push(vec![finding.what.to_owned(), measured, number(finding.bound), verdict]);
+        let time = span(finding.seconds);
+        rows.push(vec![finding.what.to_owned(), measured, number(finding.bound), time, verdict]);
     }
-    text::columns(&rows, &[1, 2])
+    text::columns(&rows, &[1, 2, 3])
 }
 
 fn summary(opened: &Opened, findings: &[Finding], seconds: f64) -> String {
@@ -83,6 +85,7 @@ fn as_json(opened: &Opened, findings: &[Finding]) -> Value {
             "measured": finding.measured.as_ref().ok(),
             "error": finding.measured.as_ref().err(),
             "holds": finding.holds(),
+            "seconds": finding.seconds,
         })
     };
     let checks: Vec<Value> = findings.iter().map(one).collect();

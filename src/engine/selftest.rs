@@ -15,6 +15,7 @@ use super::device::guarded;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::base::seed::Seed;
+use std::time::Instant;
 
 /// A property of a device.
 pub struct Check {
@@ -35,13 +36,17 @@ pub struct Finding {
     pub bound: f64,
     /// Difference that was measured, or what went wrong.
     pub measured: Result<f64, String>,
+    /// Time that took, mostly of compiling kernels where there are any.
+    pub seconds: f64,
 }
 
 impl Check {
     /// Runs the check; a panic of the libraries below is a finding too.
     pub fn run(&self, device: &Device) -> Finding {
+        let start = Instant::now();
         let measured = guarded(|| (self.measure)(device));
-        Finding { what: self.what, bound: self.bound, measured }
+        let seconds = start.elapsed().as_secs_f64();
+        Finding { what: self.what, bound: self.bound, measured, seconds }
     }
 }
 
@@ -105,7 +110,7 @@ mod tests {
         assert_eq!(difference(&[1.5], &[1.0]), Ok(0.25));
         assert_eq!(difference(&[f32::NAN], &[1.0]), Ok(f64::INFINITY));
         assert!(difference(&[1.0], &[]).is_err());
-        let finding = |measured| Finding { what: "", bound: 0.1, measured };
+        let finding = |measured| Finding { what: "", bound: 0.1, measured, seconds: 0.0 };
         assert!(finding(Ok(0.1)).holds());
         assert!(!finding(Ok(f64::INFINITY)).holds());
         assert!(!finding(Err("it panicked".into())).holds());
