@@ -64,6 +64,11 @@ impl Sources {
         (&source.name, &source.text)
     }
 
+    /// Names and texts of all sources in the order they were added.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|source| (source.name.as_str(), source.text.as_str()))
+    }
+
     /// Names of all sources in the order they were added.
     pub fn names(&self) -> Vec<&str> {
         self.0.iter().map(|source| source.name.as_str()).collect()

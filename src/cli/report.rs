@@ -5,6 +5,7 @@ use crate::{
     base::{
         artifact::ArtifactKind,
         failure::{Failure, Outcome},
+        hash::{Digest, Hasher},
         text,
     },
     cli::{
@@ -20,6 +21,7 @@ use crate::{
     store::{
         Store,
         record::{ActionRecord, Output},
+        stamp::{self, Stamp},
     },
 };
 use std::path::Path;
@@ -64,11 +66,55 @@ pub(crate) fn report(
     Ok(exit::OK)
 }
 
+/// Writes the report unless it was made of the same results and is as it was
+/// made; says what was written.
+///
+/// # Errors
+/// When results cannot be read or written.
+pub(crate) fn write_if_due(
+    program: &Program,
+    loaded: &Loaded,
+    store: &Store,
+    records: &[Option<Box<ActionRecord>>],
+) -> Outcome<String> {
+    let folder = loaded.results();
+    if Stamp::holds(store, Path::new(&folder), made_of(loaded, records)) {
+        return Ok(format!("the report in `{folder}` is as it was"));
+    }
+    write(program, loaded, store, records)
+}
+
+/// Digest of all that the report depends on: the program, the manifests as they
+/// were read, and the results.
+fn made_of(loaded: &Loaded, records: &[Option<Box<ActionRecord>>]) -> Digest {
+    let mut hasher = Hasher::tagged("rekindle 2026 report v1");
+    stamp::add_program(&mut hasher);
+    let mut add = |part: &[u8]| {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    };
+    add(loaded.results().as_bytes());
+    for (name, text) in loaded.sources.all() {
+        add(name.as_bytes());
+        add(text.as_bytes());
+    }
+    for record in records.iter().flatten() {
+        add(record.key.bytes());
+        record.outputs.iter().for_each(|output| add(output.digest.bytes()));
+        // Counts stand in the report and need not follow from the outputs.
+        for (name, value) in &record.metrics {
+            add(name.as_bytes());
+            add(&value.to_le_bytes());
+        }
+    }
+    hasher.finish()
+}
+
 /// Renders the report into the folder of results; says what was written.
 ///
 /// # Errors
 /// When results cannot be read or written.
-pub(crate) fn write(
+fn write(
     program: &Program,
     loaded: &Loaded,
     store: &Store,
@@ -93,6 +139,9 @@ pub(crate) fn write(
         changed +=
             u64::from(fs::write_if_different(&path, content.as_bytes()).map_err(unwritable)?);
     }
+    let digests = files.iter().map(|(name, text)| (name.clone(), Digest::of_blob(text.as_bytes())));
+    Stamp { made_of: made_of(loaded, records), files: digests.collect() }
+        .keep(store, Path::new(&folder))?;
     Ok(match (files.len(), changed) {
         (0, _) => "the manifest asks for no report".to_owned(),
         (_, 0) => format!("the report in `{folder}` is as it was"),

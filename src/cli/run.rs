@@ -64,7 +64,7 @@ pub(crate) fn run(
     let finished = finished?;
     let whole = finished.states.iter().all(|state| state.is_settled());
     let written = if whole {
-        Some(report::write(program, &loaded, &store, &finished.records)?)
+        Some(report::write_if_due(program, &loaded, &store, &finished.records)?)
     } else {
         None
     };

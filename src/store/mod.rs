@@ -8,6 +8,7 @@
 //! | `runs/` | a journal for each run |
 //! | `history.jsonl` | which action each step of each experiment came to |
 //! | `locks/` | one lock file per action, never removed |
+//! | `reports/` | what the files of each report were made of |
 //! | `tmp/` | files in the making |
 //! | `quarantine/` | what did not match its digest |
 //!
@@ -21,6 +22,7 @@ pub mod journal;
 pub mod lines;
 pub mod partial;
 pub mod record;
+pub mod stamp;
 
 use crate::{
     base::{

@@ -128,3 +128,24 @@ fn the_exact_manifest_of_an_arm_gives_its_steps() {
     assert!(again.err.contains("nothing to do"), "{}", again.err);
     assert!(results.join("arm-2/report.md").is_file(), "{}", again.err);
 }
+
+#[test]
+fn a_report_is_mended_and_follows_its_manifest() {
+    let space = Space::with(CHAIN);
+    assert_eq!(space.run(&["run", "m.toml"]).code, 0);
+    let page = space.path("results/chain/report.md");
+    let whole = std::fs::read(&page).unwrap();
+    let said = || space.run(&["run", "m.toml"]).ok().err;
+    assert!(said().contains("is as it was"));
+    std::fs::write(&page, "edited").unwrap();
+    assert!(said().contains("1 of 3 files new"));
+    assert_eq!(std::fs::read(&page).unwrap(), whole);
+    std::fs::remove_file(&page).unwrap();
+    assert!(said().contains("1 of 3 files new"));
+    // A description decides nothing, but it is shown.
+    let described = CHAIN.replace("name = ", "description = \"shown\"\nname = ");
+    space.manifest(&described);
+    let said = said();
+    assert!(said.contains("nothing to do") && said.contains("2 of 3 files new"), "{said}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("shown"));
+}
