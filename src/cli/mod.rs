@@ -6,6 +6,7 @@
 mod arguments;
 mod console;
 pub mod exit;
+mod export;
 mod graph;
 mod kinds;
 mod load;
@@ -96,6 +97,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Status(manifest) => status::status(program, options, manifest, &talk),
         Action::Why(why) => why::why(program, options, why, &talk),
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
+        Action::Export(export) => export::export(program, options, export, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),
     };

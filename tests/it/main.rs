@@ -8,6 +8,7 @@ mod compare;
 mod errors;
 mod generated;
 mod house;
+mod import;
 mod plan;
 mod resume;
 mod space;
