@@ -81,6 +81,8 @@ pub(crate) enum Action {
     Report(ManifestArgument),
     /// Check that devices compute what they should: all that work, or the one of `--device`.
     Doctor,
+    /// Write a stored model as a folder that Hugging Face's libraries load.
+    Export(ExportArguments),
     /// Print the JSON Schema of manifests, for editors.
     Schema,
     /// List the kinds of stages, or explain one with all its fields.
@@ -136,4 +138,25 @@ pub(crate) struct WhyArguments {
     pub(crate) manifest: PathBuf,
     /// A step, such as `train` or `round2.answers`, or with an arm `train{seed=1}`.
     pub(crate) step: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// A model: a step, or step and output, such as `round2.evolve.model`.
+    pub(crate) model: String,
+    /// Folder to write; must be absent or empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) to: PathBuf,
+    /// Most GB of weights in one file; larger models get several and an index.
+    #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = above_zero)]
+    pub(crate) shard_size: f64,
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && f64::is_finite(value) => Ok(value),
+        _ => Err("it must be a number above 0".to_owned()),
+    }
 }

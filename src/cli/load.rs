@@ -16,7 +16,7 @@ use crate::{
     host::fs,
     manifest::{Arm, Findings, Manifest},
     plan::{Plan, contrast},
-    stages::kind::{Ready, resolve},
+    stages::kind::{Numerics, Ready, resolve},
     store::{Store, history::History},
 };
 use std::{cell::RefCell, path::Path};
@@ -99,8 +99,9 @@ fn try_load(
     let device = options.device.clone();
     let device = device.or_else(|| arms.first().and_then(|arm| arm.head.device.clone()));
     let device = device.unwrap_or_else(|| "auto".to_owned());
-    let ask = |device: &str| if probe { (program.numerics)(device) } else { Ok(String::new()) };
-    let (resolved, mistakes) = resolve(program.kinds, &arms, options.device.as_deref(), &ask)?;
+    let numerics = |device: &str| (program.numerics)(device);
+    let world = probe.then_some(&numerics as Numerics);
+    let (resolved, mistakes) = resolve(program.kinds, &arms, options.device.as_deref(), world)?;
     found.extend(mistakes);
     // Steps with mistakes are missing: references to them would seem wrong too.
     let whole =

@@ -6,7 +6,8 @@
 mod arguments;
 mod console;
 mod doctor;
-mod exit;
+pub mod exit;
+mod export;
 mod graph;
 mod kinds;
 mod load;
@@ -98,6 +99,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Why(why) => why::why(program, options, why, &talk),
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
         Action::Doctor => doctor::doctor(options, &talk),
+        Action::Export(export) => export::export(program, options, export, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),
     };

@@ -1,10 +1,16 @@
-//! The shape of a LLaMA, in Hugging Face's words (`config.json`).
+//! The shape of a LLaMA, in Hugging Face's words (`config.json`): what we
+//! write here, what we can read in `written`.
+
+mod written;
 
 use super::ops::{Heads, RopeTable};
+use crate::base::failure::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
+use std::f64::consts::TAU;
 
 /// Sizes and constants of a LLaMA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "written::Written")]
 pub struct LlamaConfig {
     /// Always `llama`.
     pub model_type: String,
@@ -28,11 +34,71 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are changed for a longer context, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the output matrix is the embedding.
     pub tie_word_embeddings: bool,
 }
 
+/// How rotary frequencies are changed for a longer context than trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase")]
+pub enum RopeScaling {
+    /// Every frequency is divided by a factor, as if positions were closer.
+    ///
+    /// # Source
+    /// Chen et al., Position Interpolation, 2023
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Slow frequencies are divided, fast ones stay, those between are mixed.
+    ///
+    /// # Source
+    /// Llama 3.1, as transformers computes it (`rope_type` `llama3`)
+    Llama3 {
+        /// The divisor of slow frequencies.
+        factor: f64,
+        /// Fewer turns than this in the original context are slow.
+        low_freq_factor: f64,
+        /// More turns than this in the original context are fast.
+        high_freq_factor: f64,
+        /// The original context in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl RopeScaling {
+    /// A frequency (radians a token) as it is used.
+    fn apply(self, frequency: f64) -> f64 {
+        match self {
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            } => {
+                let turns = original as f64 * frequency / TAU;
+                let fast = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                fast * frequency + (1.0 - fast) * frequency / factor
+            }
+        }
+    }
+}
+
 impl LlamaConfig {
+    /// Reads a `config.json`; `place` names it in messages.
+    ///
+    /// # Errors
+    /// `Input` when it is no JSON, lacks a size, or asks for what is not a LLaMA
+    /// without biases.
+    pub fn from_json(bytes: &[u8], place: &str) -> Outcome<LlamaConfig> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Failure::input(format!("{place} cannot be used")).caused_by(error))
+    }
+
     /// Heads.
     pub fn heads(&self) -> Heads {
         Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
@@ -40,7 +106,11 @@ impl LlamaConfig {
 
     /// The rotary table for all positions.
     pub fn rope(&self) -> RopeTable {
-        RopeTable::new(self.head_dim, self.max_position_embeddings, self.rope_theta)
+        let (dim, positions, base) = (self.head_dim, self.max_position_embeddings, self.rope_theta);
+        match self.rope_scaling {
+            None => RopeTable::new(dim, positions, base),
+            Some(scaling) => RopeTable::scaled(dim, positions, base, |f| scaling.apply(f)),
+        }
     }
 
     /// Every parameter: its name in a checkpoint, rows, columns. A norm's

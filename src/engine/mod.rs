@@ -3,7 +3,8 @@
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
 //! is made of), `batch`, `optimizer`, `train` (how it learns), `sample`,
-//! `generate` (how it speaks), `weights` (how it is kept).
+//! `generate` (how it speaks), `weights` (how it is kept, and how it comes from and
+//! goes to others).
 
 pub mod batch;
 pub mod config;

@@ -29,6 +29,7 @@ fn config() -> LlamaConfig {
         max_position_embeddings: 32,
         rms_norm_eps: 1e-5,
         rope_theta: 1e4,
+        rope_scaling: None,
         tie_word_embeddings: true,
     }
 }

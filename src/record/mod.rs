@@ -135,7 +135,7 @@ pub struct Tally {
 }
 
 /// What a training did (`train.json`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainLog {
     /// Optimizer steps of this training.
     pub steps: u64,

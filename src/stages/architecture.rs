@@ -61,6 +61,7 @@ impl Architecture {
             max_position_embeddings: self.context as usize,
             rms_norm_eps: self.norm_eps,
             rope_theta: self.rope_base,
+            rope_scaling: None,
             tie_word_embeddings: self.tied,
         })
     }

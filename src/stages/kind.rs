@@ -36,6 +36,15 @@ pub trait Stage: Send + Sync {
     fn needs_device(&self) -> bool {
         false
     }
+
+    /// The same stage and its identity, with the digest of what it takes from
+    /// outside the store; none where it takes nothing or the digest is given.
+    ///
+    /// # Errors
+    /// When what it takes is not there.
+    fn pinned(&self) -> Outcome<Option<(Arc<dyn Stage>, String)>> {
+        Ok(None)
+    }
 }
 
 /// What the reading of a table gives.
@@ -124,18 +133,22 @@ pub struct Resolved {
     pub stages: Vec<Vec<Ready>>,
 }
 
+/// Gives the class of arithmetic of a device.
+pub type Numerics<'a> = &'a dyn Fn(&str) -> Outcome<String>;
+
 /// Reads the tables of all steps. `device` overrides the device of every arm;
-/// `numerics` gives a device's class of arithmetic and is asked only where a
-/// step uses it. Steps with mistakes are left out,
-/// so nothing may be planned when the diagnostics hold errors.
+/// `world` gives a device's class of arithmetic and is asked only where a step
+/// uses it; without it neither devices nor what steps take from outside are
+/// looked at, and identities are not those of a run. Steps with mistakes are
+/// left out, so nothing may be planned when the diagnostics hold errors.
 ///
 /// # Errors
-/// When the device cannot be used.
+/// When the device cannot be used, or something from outside is not there.
 pub fn resolve(
     kinds: &[&Kind],
     arms: &[Arm],
     device: Option<&str>,
-    numerics: &dyn Fn(&str) -> Outcome<String>,
+    world: Option<Numerics>,
 ) -> Outcome<(Resolved, Diagnostics)> {
     let mut found = Diagnostics::default();
     let mut resolved = Resolved { arms: Vec::new(), stages: Vec::new() };
@@ -148,9 +161,18 @@ pub fn resolve(
             let is_meant =
                 |kind: &&&Kind| kind.name == declared.kind.0 && kind.section == declared.section;
             let Some(kind) = kinds.iter().find(is_meant) else { continue };
-            let Some(parsed) = arm.read(declared, &mut cx, kind.parse) else { continue };
-            if parsed.stage.needs_device() && !classes.contains_key(device) {
-                classes.insert(device.to_owned(), numerics(device)?);
+            let Some(mut parsed) = arm.read(declared, &mut cx, kind.parse) else { continue };
+            if let Some(numerics) = world {
+                if parsed.stage.needs_device() && !classes.contains_key(device) {
+                    classes.insert(device.to_owned(), numerics(device)?);
+                }
+                let pinned = parsed.stage.pinned().map_err(|mut failure| {
+                    failure.what = format!("step `{}`: {}", declared.name, failure.what);
+                    failure
+                })?;
+                if let Some((stage, identity)) = pinned {
+                    (parsed.stage, parsed.identity) = (stage, identity);
+                }
             }
             let seed = arm.seed.derive(kind.name).at(declared.round.unwrap_or(0).into());
             steps.push(shape(kind, declared, &parsed, seed, classes.get(device)));

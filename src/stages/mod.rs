@@ -16,6 +16,7 @@ pub mod examples;
 pub mod fetch_dataset;
 pub mod filter;
 pub mod generate;
+pub mod import;
 pub mod self_feedback;
 pub mod self_refine;
 pub mod split;
@@ -35,6 +36,7 @@ pub static KINDS: &[&Kind] = &[
     &split::KIND,
     &examples::KIND,
     &tokenizer::KIND,
+    &import::KIND,
     &train::KIND,
     &collect::KIND,
     &generate::KIND,

@@ -9,6 +9,7 @@ mod doctor;
 mod errors;
 mod generated;
 mod house;
+mod import;
 mod plan;
 mod resume;
 mod space;

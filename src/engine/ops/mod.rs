@@ -76,11 +76,21 @@ pub struct RopeTable {
 impl RopeTable {
     /// The table for heads of width `dim` and positions `0..positions`.
     pub fn new(dim: usize, positions: usize, base: f64) -> RopeTable {
+        RopeTable::scaled(dim, positions, base, |frequency| frequency)
+    }
+
+    /// The same with frequencies (radians a token) changed by `scale`.
+    pub fn scaled(
+        dim: usize,
+        positions: usize,
+        base: f64,
+        scale: impl Fn(f64) -> f64,
+    ) -> RopeTable {
         let half = dim / 2;
-        let angles = (0..positions).flat_map(|p| {
-            // Frequencies in f32, as transformers computes them.
-            (0..half).map(move |i| p as f32 * (base.powf(-(2.0 * i as f64) / dim as f64)) as f32)
-        });
+        // Frequencies in f32, as transformers computes them.
+        let frequencies: Vec<f32> =
+            (0..half).map(|i| scale(base.powf(-(2.0 * i as f64) / dim as f64)) as f32).collect();
+        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos(), a.sin())).unzip();
         RopeTable { cos: cos.into(), sin: sin.into(), half }
     }

@@ -1,13 +1,21 @@
 //! Weights as safetensors, under Hugging Face's names and layouts.
 //!
 //! Bytes in, bytes out: which file they are is the caller's business. Every
-//! parameter must be there, with its shape, and nothing else.
+//! parameter must be there, with its shape, and nothing else. We write f32;
+//! what came from elsewhere may be f16 or bf16 and becomes f32 here. Folders
+//! of others are read in `folder` and written in `export`.
+
+pub mod export;
+pub mod folder;
+mod pickle;
+mod place;
+mod zip;
 
 use super::config::LlamaConfig;
 use super::model::Llama;
 use super::ops::Moments;
 use crate::base::failure::{Doing, Failure, Outcome};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::collections::BTreeMap;
 
@@ -102,64 +110,25 @@ fn unpack(
         let view = file.tensor(&name).map_err(|error| {
             Failure::input(format!("tensor `{name}` is missing")).caused_by(error)
         })?;
-        if view.dtype() != Dtype::F32 || view.shape().iter().product::<usize>() != rows * columns {
-            return Err(Failure::input(format!(
-                "tensor `{name}` is {:?} {:?}, not F32 [{rows}, {columns}]",
-                view.dtype(),
-                view.shape()
-            )));
-        }
-        let (words, _) = view.data().as_chunks::<4>();
-        let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        tensors.push(Tensor::from_data(TensorData::new(values, [rows, columns]), device));
+        folder::check(&name, view.dtype(), view.shape(), rows, columns)?;
+        tensors.push(Tensor::from_data(in_f32(view.dtype(), view.data(), [rows, columns]), device));
     }
     Ok(tensors)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::seed::Seed;
-
-    fn tiny() -> LlamaConfig {
-        LlamaConfig {
-            model_type: "llama".into(),
-            vocab_size: 11,
-            hidden_size: 8,
-            intermediate_size: 12,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            num_key_value_heads: 1,
-            head_dim: 4,
-            max_position_embeddings: 16,
-            rms_norm_eps: 1e-5,
-            rope_theta: 1e4,
-            tie_word_embeddings: false,
+/// The numbers of a tensor in f32; every one of f16 and bf16 is exact in it.
+fn in_f32(dtype: Dtype, bytes: &[u8], shape: [usize; 2]) -> TensorData {
+    let half = |dtype| TensorData::from_bytes_vec(bytes.to_vec(), shape, dtype).convert::<f32>();
+    match dtype {
+        Dtype::F16 => half(DType::F16),
+        Dtype::BF16 => half(DType::BF16),
+        _ => {
+            let (words, _) = bytes.as_chunks::<4>();
+            let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+            TensorData::new::<f32, _>(values, shape)
         }
     }
-
-    #[test]
-    fn weights_round_trip_bit_for_bit() {
-        let model = Llama::random(tiny(), 0.1, Seed(1), &Device::flex());
-        let bytes = save(&model).expect("saves");
-        let again = load(tiny(), &bytes, &Device::flex()).expect("loads");
-        assert_eq!(save(&again).expect("saves"), bytes);
-    }
-
-    #[test]
-    fn damaged_and_foreign_weights_are_refused() {
-        let model = Llama::random(tiny(), 0.1, Seed(1), &Device::flex());
-        let bytes = save(&model).expect("saves");
-        let error =
-            |config, bytes: &[u8]| load(config, bytes, &Device::flex()).expect_err("refused").what;
-        assert!(error(tiny(), &bytes[..bytes.len() - 3]).contains("not a safetensors file"));
-        let deeper = LlamaConfig { num_hidden_layers: 3, ..tiny() };
-        assert!(
-            error(deeper, &bytes).contains("model.layers.2.input_layernorm.weight` is missing")
-        );
-        let tied = LlamaConfig { tie_word_embeddings: true, ..tiny() };
-        assert!(error(tied, &bytes).contains("unexpected tensor `lm_head.weight`"));
-        let wider = LlamaConfig { vocab_size: 12, ..tiny() };
-        assert!(error(wider, &bytes).contains("not F32 [12, 8]"));
-    }
 }
+
+#[cfg(test)]
+mod tests;

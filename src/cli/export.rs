@@ -1,0 +1,119 @@
+//! `export`: a stored model as a folder that Hugging Face's libraries load.
+//! Runs nothing; a model that is not made yet is named with what makes it.
+
+use crate::{
+    base::{
+        artifact::ArtifactKind,
+        failure::{Failure, Outcome},
+        text,
+    },
+    cli::{
+        Program, Stop,
+        arguments::{ExportArguments, Options},
+        exit,
+        load::{self, Loaded},
+        plan::expect,
+        talk::Talk,
+    },
+    engine::{config::LlamaConfig, weights::export::Export},
+    store::{Store, artifact::Artifact, record::Output},
+};
+use std::collections::BTreeMap;
+
+/// Files of a stored model that are written anew or are this program's own.
+const OURS: [&str; 3] = ["config.json", "model.safetensors", "train.json"];
+
+pub(crate) fn export(
+    program: &Program,
+    options: &Options,
+    arguments: &ExportArguments,
+    talk: &Talk,
+) -> Result<u8, Stop> {
+    let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
+    let (step, output) = find(&loaded, &arguments.model).map_err(Stop::Arguments)?;
+    let title = &loaded.plan.steps[step].title;
+    let missing = || {
+        Failure::input(format!("step `{title}` is not done")).hint(format!(
+            "`rekindle run {}` does it, and then this command can be given again",
+            loaded.manifest
+        ))
+    };
+    let record = expect(&loaded, options)?
+        .into_iter()
+        .nth(step)
+        .and_then(|one| one.verdict?.found.ok())
+        .ok_or_else(missing)?;
+    let store = Store::open_existing(&options.store)?.ok_or_else(missing)?;
+    let stored = record.output(&output).ok_or_else(missing)?;
+    let names = write(&store, stored, title, arguments)?;
+    if talk.json {
+        talk.json_data(&serde_json::json!({ "folder": arguments.to, "files": names }))?;
+    } else {
+        talk.say(&format!(
+            "`{}` holds `{title}.{output}`: {}",
+            arguments.to.display(),
+            text::list(names.iter().map(String::as_str))
+        ));
+    }
+    Ok(exit::OK)
+}
+
+fn write(
+    store: &Store,
+    stored: &Output,
+    title: &str,
+    arguments: &ExportArguments,
+) -> Outcome<Vec<String>> {
+    let artifact = Artifact::new(store, stored.clone(), title);
+    let others = artifact.files().into_iter().filter(|name| !OURS.contains(name));
+    let files: BTreeMap<String, Vec<u8>> =
+        others.map(|name| Ok((name.to_owned(), artifact.read(name)?))).collect::<Outcome<_>>()?;
+    let export = Export {
+        config: LlamaConfig::from_json(&artifact.read("config.json")?, "`config.json`")?,
+        weights: &artifact.file("model.safetensors")?,
+        files,
+        shard_bytes: (arguments.shard_size * 1e9) as u64,
+    };
+    export.write(&arguments.to)
+}
+
+/// The step and the output that a person means by `STEP` or `STEP.OUTPUT`.
+fn find(loaded: &Loaded, words: &str) -> Outcome<(usize, String)> {
+    let plan = &loaded.plan;
+    let whole = (plan.matching(words), None);
+    let parts = words.rsplit_once('.').map(|(step, output)| (plan.matching(step), Some(output)));
+    let (steps, output) = [Some(whole), parts]
+        .into_iter()
+        .flatten()
+        .find(|(steps, _)| !steps.is_empty())
+        .ok_or_else(|| {
+            let titles = plan.steps.iter().map(|step| step.title.as_str());
+            Failure::input(format!("there is no step `{words}`"))
+                .hint(text::suggestion(words, "steps", titles))
+        })?;
+    let titles: Vec<&str> = steps.iter().map(|&step| plan.steps[step].title.as_str()).collect();
+    let &[step] = &steps[..] else {
+        return Err(Failure::input(format!("`{words}` may be {}", text::list(titles.into_iter())))
+            .hint("name one of them"));
+    };
+    let models: Vec<&str> = plan.steps[step]
+        .shape
+        .outputs
+        .iter()
+        .filter(|(_, kind)| *kind == ArtifactKind::Model)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    match (output, &models[..]) {
+        (Some(output), _) if models.contains(&output) => Ok((step, output.to_owned())),
+        (None, &[only]) => Ok((step, only.to_owned())),
+        _ => {
+            let what = output.map_or("a model", |_| "such a model");
+            let failure =
+                Failure::input(format!("step `{}` has no output that is {what}", titles[0]));
+            Err(match models.is_empty() {
+                true => failure,
+                false => failure.hint(format!("it makes {}", text::list(models.into_iter()))),
+            })
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Kind `import`: a folder in Hugging Face's layout -> a checkpoint and a
+//! tokenizer. Nothing is random and nothing is fetched.
+//!
+//! What the folder holds is part of the identity, where it lies is not. Number
+//! formats of weights stay as they are; they become f32 where they are used.
+
+use crate::base::artifact::{ArtifactKind, Tokenizer as TokenizerArtifact};
+use crate::base::failure::{Doing, Failure, Outcome};
+use crate::base::hash::{Digest, Hasher};
+use crate::base::node::Node;
+use crate::base::spec::{Reading, Ref, Spec, spec};
+use crate::engine::config::LlamaConfig;
+use crate::engine::weights::folder::Weights;
+use crate::host::fs;
+use crate::record::TrainLog;
+use crate::stages::kind::{Kind, Stage};
+use crate::stages::work::{OutputFolder, Work};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const CONTEXT: &str = "rekindle 2026 checkpoint folder v1";
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+/// Any of these is a vocabulary.
+const VOCABULARIES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+/// What may stand beside a vocabulary and say how it is used.
+const BESIDE: [&str; 4] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+
+spec! {
+    /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout: `config.json`, weights as
+    /// safetensors or torch files (one, or several with an index), and its tokenizer. Pickles are
+    /// read as data; nothing in them is run.
+    #[check(sensible)]
+    pub struct Import {
+        /// The folder, seen from where the program is started.
+        #[exec]
+        folder: String,
+        /// Digest of what is read of the folder, 64 lower-case hexadecimal digits. Without it the folder is
+        /// read before every run, plan or report to find it out, and `why` shows it; with it a
+        /// stored result needs no folder.
+        digest: Option<String>,
+        /// Vocabulary to use instead of the folder's.
+        tokenizer: Option<Ref<TokenizerArtifact>>,
+    }
+}
+
+/// This kind's row in the table.
+pub const KIND: Kind = Kind::of::<Import>("import", "stage", 1, false);
+
+fn sensible(import: &Import, node: &Node, cx: &mut Reading) {
+    // One way to write it, so that the same digest is the same identity.
+    let is_plain = |text: &String| text.parse::<Digest>().is_ok_and(|d| d.to_string() == *text);
+    if !import.digest.as_ref().is_none_or(is_plain) {
+        cx.error(&node.origin, "`digest` must be 64 lower-case hexadecimal digits");
+    }
+}
+
+impl Stage for Import {
+    fn outputs(&self) -> Vec<(String, ArtifactKind)> {
+        vec![("model".into(), ArtifactKind::Model), ("tokenizer".into(), ArtifactKind::Tokenizer)]
+    }
+
+    fn pinned(&self) -> Outcome<Option<(Arc<dyn Stage>, String)>> {
+        if self.digest.is_some() {
+            return Ok(None);
+        }
+        let digest = Some(self.digest_once()?.to_string());
+        let pinned = Import { digest, ..self.clone() };
+        let identity = pinned.identity();
+        Ok(Some((Arc::new(pinned), identity)))
+    }
+
+    fn run(&self, work: &Work) -> Outcome<()> {
+        let found = self.look()?;
+        let config_path = found.folder.join(CONFIG);
+        let config_file = fs::read(&config_path)?.unwrap_or_default();
+        let config = LlamaConfig::from_json(&config_file, &format!("`{}`", config_path.display()))?;
+        let out = work.output("model");
+        out.write_json(CONFIG, &config)?;
+        found.weights.gather(
+            &config,
+            &out.path().join("model.safetensors"),
+            &mut |done, all| {
+                work.progress(done, all, "bytes", "weights");
+                work.check()
+            },
+        )?;
+        if !found.beside.iter().any(|name| name == GENERATION) {
+            out.write_json(GENERATION, &marks(&config_file)?)?;
+        }
+        // No training of ours is behind it.
+        out.write_json("train.json", &TrainLog::default())?;
+        for name in &found.beside {
+            let path = found.folder.join(name);
+            let bytes = fs::read(&path)?.unwrap_or_default();
+            out.write(name, &bytes)?;
+            if name != GENERATION {
+                work.output("tokenizer").write(name, &bytes)?;
+            }
+        }
+        if let Some(vocabulary) = work.optional_input("tokenizer") {
+            for name in vocabulary.files() {
+                copy(&vocabulary.file(name)?, work.output("tokenizer"), name)?;
+                copy(&vocabulary.file(name)?, out, name)?;
+            }
+        }
+        work.check()?;
+        // Read again after all was taken: what is stored is what was pinned.
+        let digest = found.digest()?;
+        if let Some(wanted) = &self.digest
+            && *wanted != digest.to_string()
+        {
+            return Err(Failure::input(format!(
+                "`{}` has the digest {digest}, and {wanted} was expected",
+                self.folder
+            ))
+            .hint("either the folder is another checkpoint, or `digest` is to be changed"));
+        }
+        work.metric("parameters", config.size() as f64);
+        Ok(())
+    }
+}
+
+/// What is read of a folder.
+struct Found {
+    folder: PathBuf,
+    weights: Weights,
+    /// Names of the small files that are kept as they are.
+    beside: Vec<String>,
+}
+
+impl Import {
+    fn look(&self) -> Outcome<Found> {
+        let folder = PathBuf::from(&self.folder);
+        if !folder.is_dir() {
+            return Err(Failure::input(format!("there is no folder `{}`", self.folder))
+                .hint("`folder` is seen from where the program is started")
+                .hint("with its `digest` given, a stored result needs no folder"));
+        }
+        let there = |name: &&str| fs::size(&folder.join(name)).is_some();
+        if !there(&CONFIG) {
+            return Err(Failure::input(format!("there is no `{CONFIG}` in `{}`", self.folder)));
+        }
+        let weights = Weights::find(&folder)?;
+        let mut beside: Vec<String> =
+            [GENERATION].iter().filter(|name| there(name)).map(|n| (*n).into()).collect();
+        if self.tokenizer.is_none() {
+            if !VOCABULARIES.iter().any(&there) {
+                return Err(Failure::input(format!(
+                    "there is neither `tokenizer.json` nor `tokenizer.model` in `{}`",
+                    self.folder
+                ))
+                .hint("copy one of them there, or name a step that makes one in `tokenizer`"));
+            }
+            let all = VOCABULARIES.iter().chain(&BESIDE).filter(|name| there(name));
+            beside.extend(all.map(|name| (*name).to_owned()));
+        }
+        Ok(Found { folder, weights, beside })
+    }
+
+    /// The folder's digest, read once in a process for all arms of a sweep.
+    fn digest_once(&self) -> Outcome<Digest> {
+        static READ: Mutex<BTreeMap<(String, bool), Digest>> = Mutex::new(BTreeMap::new());
+        let key = (self.folder.clone(), self.tokenizer.is_some());
+        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = read.get(&key) {
+            return Ok(*digest);
+        }
+        let digest = self.look()?.digest()?;
+        read.insert(key, digest);
+        Ok(digest)
+    }
+}
+
+impl Found {
+    /// Digest over name, size and content of every file that is read.
+    fn digest(&self) -> Outcome<Digest> {
+        let mut names = self.weights.files();
+        names.push(CONFIG.into());
+        names.extend(self.beside.iter().cloned());
+        names.sort();
+        let mut hasher = Hasher::tagged(CONTEXT);
+        for name in names {
+            let (size, digest) = fs::digest(&self.folder.join(&name))?;
+            hasher.update(format!("{digest} {size} {name}\n").as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// The marks that a `config.json` names, as a `generation_config.json` has them.
+fn marks(config: &[u8]) -> Outcome<BTreeMap<String, Value>> {
+    let config: BTreeMap<String, Value> =
+        serde_json::from_slice(config).doing(|| format!("reading `{CONFIG}`"))?;
+    let is_mark = |key: &str| ["bos_token_id", "eos_token_id", "pad_token_id"].contains(&key);
+    Ok(config.into_iter().filter(|(key, id)| is_mark(key) && !id.is_null()).collect())
+}
+
+fn copy(from: &Path, to: OutputFolder, name: &str) -> Outcome<()> {
+    to.write(name, &fs::read(from)?.unwrap_or_default())
+}
