@@ -15,6 +15,15 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// Index of the first token that is to be predicted.
     pub first_target: usize,
+    /// Weight of its tokens in the loss; 1 is that of any other.
+    pub weight: f32,
+}
+
+impl Sequence {
+    /// Tokens that bear a loss.
+    pub fn targets(&self) -> usize {
+        self.ids.len() - self.first_target
+    }
 }
 
 /// Sequences packed into one row of tokens, with their targets.
@@ -28,15 +37,33 @@ pub struct Batch {
     pub rows: Arc<[u32]>,
     /// That next token `[M]`.
     pub targets: Arc<[u32]>,
-    /// Weight of each in the loss, `1 / M` `[M]`.
+    /// Weight of each in the loss: its sequence's, by the targets of the step `[M]`.
     pub weights: Arc<[f32]>,
 }
 
 impl Batch {
-    /// Packs sequences. The loss is the sum over all their targets by the number of targets.
+    /// Packs sequences. The loss is the weighted sum over all their targets by
+    /// the number of targets.
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Batch {
+        let sequences: Vec<&Sequence> = sequences.into_iter().collect();
+        let targets = sequences.iter().map(|sequence| sequence.targets()).sum();
+        Batch::pack_part(&sequences, targets)
+    }
+
+    /// The sequences of one optimizer step in at most `parts` batches, to be
+    /// computed one after another. Their losses and gradients add up to those
+    /// of the whole: each target counts the same, in however long a part it is.
+    pub fn split(sequences: &[&Sequence], parts: usize) -> Vec<Batch> {
+        let targets = sequences.iter().map(|sequence| sequence.targets()).sum();
+        let size = sequences.len().div_ceil(parts.max(1)).max(1);
+        sequences.chunks(size).map(|part| Batch::pack_part(part, targets)).collect()
+    }
+
+    /// Packs a part of a step that has `step_targets` targets in all.
+    fn pack_part(sequences: &[&Sequence], step_targets: usize) -> Batch {
         let (mut ids, mut lengths) = (Vec::new(), Vec::new());
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let unit = 1.0 / step_targets.max(1) as f32;
         for sequence in sequences {
             let start = ids.len();
             // The last token predicts nothing, so it need not be read.
@@ -46,13 +73,13 @@ impl Batch {
             for i in sequence.first_target..sequence.ids.len() {
                 rows.push((start + i - 1) as u32);
                 targets.push(sequence.ids[i]);
+                weights.push(sequence.weight * unit);
             }
         }
-        let weight = 1.0 / targets.len().max(1) as f32;
         Batch {
             ids: ids.into(),
             documents: Documents::of_lengths(lengths),
-            weights: vec![weight; targets.len()].into(),
+            weights: weights.into(),
             rows: rows.into(),
             targets: targets.into(),
         }
@@ -100,14 +127,31 @@ mod tests {
 
     #[test]
     fn packing_keeps_targets_with_their_sequence() {
-        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2 };
-        let b = Sequence { ids: vec![1, 7, 2], first_target: 1 };
+        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2, weight: 1.0 };
+        let b = Sequence { ids: vec![1, 7, 2], first_target: 1, weight: 1.0 };
         let batch = Batch::pack([&a, &b]);
         assert_eq!(&batch.ids[..], [1, 5, 6, 1, 7]);
         assert_eq!(&batch.rows[..], [1, 2, 3, 4]);
         assert_eq!(&batch.targets[..], [6, 2, 7, 2]);
         assert_eq!(&batch.documents.positions()[..], [0, 1, 2, 0, 1]);
         assert_eq!(batch.weights.iter().sum::<f32>(), 1.0);
+    }
+
+    #[test]
+    fn parts_of_a_step_share_its_number_of_targets() {
+        let sequence =
+            |n: usize, weight| Sequence { ids: (0..n as u32).collect(), first_target: 1, weight };
+        let all = [sequence(2, 1.0), sequence(6, 1.0), sequence(3, 0.5), sequence(5, 1.0)];
+        let step: Vec<&Sequence> = all.iter().collect();
+        for (parts, sizes) in
+            [(1, vec![12]), (2, vec![6, 6]), (3, vec![6, 6]), (9, vec![1, 5, 2, 4])]
+        {
+            let batches = Batch::split(&step, parts);
+            assert_eq!(batches.iter().map(|b| b.targets.len()).collect::<Vec<_>>(), sizes);
+            let weights: Vec<f32> = batches.iter().flat_map(|b| b.weights.to_vec()).collect();
+            assert_eq!(weights[..6], [1.0 / 12.0; 6]);
+            assert_eq!(weights[6..8], [0.5 / 12.0; 2]);
+        }
     }
 
     #[test]

@@ -2,16 +2,20 @@
 //! floor but the `Device` value; stages speak of models, sequences and replies.
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
-//! is made of), `batch`, `optimizer`, `train` (how it learns), `sample`,
-//! `generate` (how it speaks), `weights` (how it is kept).
+//! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
+//! `lora` (how little of it may learn), `sample`, `generate` (how it speaks),
+//! `weights`, `peft` (how it is kept).
 
 pub mod batch;
 pub mod config;
 pub mod device;
 pub mod generate;
+pub mod gradient;
+pub mod lora;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod peft;
 pub mod sample;
 pub mod tokenizer;
 pub mod train;
@@ -26,5 +30,7 @@ pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R
     }
 }
 
+#[cfg(test)]
+mod parity_tests;
 #[cfg(test)]
 mod tests;

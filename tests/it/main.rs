@@ -12,3 +12,4 @@ mod plan;
 mod resume;
 mod space;
 mod study;
+mod training;
