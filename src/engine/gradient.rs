@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::config::LlamaConfig;
 use super::lora::{Adapters, Lora};
 use super::model::Llama;
+use super::ops::RopeTable;
 use crate::base::seed::Seed;
 use burn::tensor::Tensor;
 
@@ -14,7 +15,12 @@ use burn::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// Every parameter.
-    Whole(LlamaConfig),
+    Whole {
+        /// The model's shape.
+        config: LlamaConfig,
+        /// Its rotary table.
+        rope: RopeTable,
+    },
     /// Adapters beside frozen weights, which have neither gradients nor moments.
     Adapters {
         /// The frozen model.
@@ -25,10 +31,20 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// All of a model.
+    pub fn whole(model: &Llama) -> Subject {
+        Subject::Whole { config: model.config().clone(), rope: model.rope().clone() }
+    }
+
+    /// Adapters beside a model.
+    pub fn adapters(base: &Llama, lora: &Lora) -> Subject {
+        Subject::Adapters { base: Box::new(base.clone()), lora: lora.clone() }
+    }
+
     /// Every parameter that learns: its path, rows, columns.
     pub fn parameters(&self) -> Vec<(String, usize, usize)> {
         match self {
-            Subject::Whole(config) => config.parameters(),
+            Subject::Whole { config, .. } => config.parameters(),
             Subject::Adapters { base, lora } => lora.parameters(base.config()),
         }
     }
@@ -42,7 +58,9 @@ impl Subject {
     /// in training: adapters leave out some of their inputs.
     pub fn model(&self, weights: &[Tensor<2>], dropout: Option<Seed>) -> Llama {
         match self {
-            Subject::Whole(config) => Llama::from_tensors(config.clone(), weights.to_vec()),
+            Subject::Whole { config, rope } => {
+                Llama::with_rope(config.clone(), rope.clone(), weights.to_vec())
+            }
             Subject::Adapters { base, lora } => {
                 let tape = weights.first().is_some_and(Tensor::is_autodiff);
                 let base = if tape { base.on_tape() } else { Llama::clone(base) };
@@ -53,7 +71,7 @@ impl Subject {
     }
 
     fn embedding_learns(&self) -> bool {
-        matches!(self, Subject::Whole(_))
+        matches!(self, Subject::Whole { .. })
     }
 }
 

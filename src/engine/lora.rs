@@ -183,7 +183,7 @@ impl Adapters {
             }
         });
         let merged = merged.collect();
-        Llama::from_tensors(config, merged)
+        Llama::with_rope(config, model.rope().clone(), merged)
     }
 
     /// The largest difference of a logit between the adapted model and the

@@ -5,6 +5,10 @@
 //! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
 //! `lora` (how little of it may learn), `sample`, `generate` (how it speaks),
 //! `weights`, `peft` (how it is kept).
+//!
+//! Numbers are f32 everywhere: weights, activations, gradients, moments, files
+//! we write. Other formats end where a file is read; `ops::linear` asserts that
+//! none comes through.
 
 pub mod batch;
 pub mod config;

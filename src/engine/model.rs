@@ -77,6 +77,16 @@ impl Llama {
     /// # Panics
     /// When there are fewer tensors than parameters.
     pub fn from_tensors(config: LlamaConfig, tensors: Vec<Tensor<2>>) -> Llama {
+        let rope = config.rope();
+        Llama::with_rope(config, rope, tensors)
+    }
+
+    /// [`Llama::from_tensors`] with a rotary table at hand: a training makes a
+    /// model of every part of every step.
+    ///
+    /// # Panics
+    /// When there are fewer tensors than parameters.
+    pub fn with_rope(config: LlamaConfig, rope: RopeTable, tensors: Vec<Tensor<2>>) -> Llama {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().expect("BUG: fewer tensors than parameters");
         let embedding = next();
@@ -95,7 +105,6 @@ impl Llama {
             .collect();
         let norm = next();
         let head = (!config.tie_word_embeddings).then(next);
-        let rope = config.rope();
         Llama { config, embedding, blocks, norm, head, rope }
     }
 
@@ -122,6 +131,11 @@ impl Llama {
     /// Sizes.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// The rotary table.
+    pub fn rope(&self) -> &RopeTable {
+        &self.rope
     }
 
     /// Where the weights are.
@@ -163,7 +177,7 @@ impl Llama {
     /// The same model on a tape, its weights as constants; without adapters.
     pub fn on_tape(&self) -> Llama {
         let constants = self.tensors().into_iter().map(Tensor::autodiff).collect();
-        Llama::from_tensors(self.config.clone(), constants)
+        Llama::with_rope(self.config.clone(), self.rope.clone(), constants)
     }
 
     /// The output matrix `[V, d]`.

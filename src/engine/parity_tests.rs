@@ -4,11 +4,13 @@
 
 use super::batch::{Batch, Sequence};
 use super::config::LlamaConfig;
+use super::generate::{Decoding, Request, generate};
 use super::gradient::{Subject, gradients};
 use super::lora::{Adapters, Target};
 use super::model::Llama;
 use super::ops::Documents;
 use super::optimizer::{AdamW, Optimizer, Schedule, global_norm};
+use super::sample::Sampling;
 use super::{ops, peft, weights};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -65,7 +67,7 @@ fn off(got: &[f32], want: &[f32]) -> f64 {
 }
 
 fn whole() -> (Subject, Vec<Tensor<2>>) {
-    (Subject::Whole(config()), model().tensors())
+    (Subject::whole(&model()), model().tensors())
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn adapters_of_peft_give_the_logits_and_gradients_of_peft() {
         assert!(apart(&merged, &expected) <= 1e-4);
         assert!(apart(&plain, &expected) > 1e-2, "the adapters do something");
 
-        let subject = Subject::Adapters { base: Box::new(model()), lora: adapters.lora.clone() };
+        let subject = Subject::adapters(&model(), &adapters.lora);
         let batch = [Batch::pack(&sequences(&lora["sequences"]))];
         for recompute in [false, true] {
             let (_, found) = gradients(&subject, &adapters.weights, &batch, recompute, Seed(0));
@@ -309,4 +311,26 @@ fn a_fresh_adapter_starts_as_peft_does_and_changes_nothing() {
     }
     let text: Vec<u32> = part(&cases()["lora"]["text"]);
     assert_eq!(logits(&fresh.attach(model(), None), &text), logits(&model(), &text));
+}
+
+#[test]
+fn greedy_replies_are_those_of_transformers() {
+    let said: Vec<(Vec<u32>, Vec<u32>)> = part(&cases()["greedy"]["said"]);
+    let requests = said.iter().enumerate().map(|(index, (prompt, _))| Request {
+        index,
+        prompt: prompt.clone(),
+        seed: Seed(0),
+        sampling: Sampling::Greedy,
+        max_tokens: 48,
+    });
+    let mut found = vec![Vec::new(); said.len()];
+    let decoding = Decoding { batch: 7, stop: &[2] };
+    generate(&model(), requests.collect(), decoding, &mut |reply| {
+        found[reply.index] = reply.tokens;
+        Ok(())
+    })
+    .expect("generates");
+    for (found, (prompt, reply)) in found.iter().zip(&said) {
+        assert_eq!(found, reply, "after {prompt:?}");
+    }
 }

@@ -182,7 +182,7 @@ fn gradients_match_the_reference_operations() {
     // The same loss out of plain tensor operations and burn's own autodiff is
     // what `ops::tests` compares piece by piece; here finite differences check
     // the whole model.
-    let (subject, batch) = (Subject::Whole(config()), [Batch::pack(&data()[..5])]);
+    let (subject, batch) = (Subject::whole(&model()), [Batch::pack(&data()[..5])]);
     let start = model().tensors();
     let gradients =
         |tensors: &[Tensor<2>]| gradient::gradients(&subject, tensors, &batch, false, Seed(0));
@@ -233,11 +233,8 @@ fn parts_packing_and_recomputing_change_no_gradient() {
         }
         let thinned = Lora { dropout: 0.0, ..lora.clone() };
         let subjects = [
-            (Subject::Whole(config), start.tensors()),
-            (
-                Subject::Adapters { base: Box::new(start.clone()), lora: thinned },
-                adapters.weights.clone(),
-            ),
+            (Subject::whole(&start), start.tensors()),
+            (Subject::adapters(&start, &thinned), adapters.weights.clone()),
         ];
         for (subject, weights) in &subjects {
             let run = |parts: usize, recompute: bool| {
@@ -253,7 +250,7 @@ fn parts_packing_and_recomputing_change_no_gradient() {
             invariant("2 x 4, recomputed", run(2, true), &whole);
         }
         // What adapters leave out is left out when a block is computed again.
-        let subject = Subject::Adapters { base: Box::new(start), lora };
+        let subject = Subject::adapters(&start, &lora);
         let run = |recompute, seed| {
             let parts = Batch::split(&eight, 2);
             gradient::gradients(&subject, &adapters.weights, &parts, recompute, seed)
@@ -285,7 +282,7 @@ fn adapters_learn_and_leave_the_base_alone() {
 
 #[test]
 fn a_weight_scales_its_sequences_share_of_the_gradient() {
-    let (subject, start, all) = (Subject::Whole(config()), model().tensors(), data());
+    let (subject, start, all) = (Subject::whole(&model()), model().tensors(), data());
     let of = |sequences: &[Sequence]| {
         let parts = [Batch::pack(sequences)];
         gradient::gradients(&subject, &start, &parts, false, Seed(0))
@@ -318,7 +315,7 @@ fn held_out_losses_are_told_and_change_nothing() {
     assert_eq!(told.iter().map(|point| point.0).collect::<Vec<_>>(), [0, 20, 40, 60]);
     assert!(told[3].1 < told[0].1, "{told:?}");
     // The mean over all tokens of the set, in one piece.
-    let subject = Subject::Whole(config());
+    let subject = Subject::whole(&model());
     let at_once = gradient::held_out_loss(&subject, &model().tensors(), &[Batch::pack(held_out)]);
     assert!((told[0].1 - at_once).abs() < 1e-6 * at_once, "{} against {at_once}", told[0].1);
     let resumed = train_with(held_out, watch.kept.pop(), &mut Watch::default()).expect("resumes");

@@ -125,11 +125,8 @@ pub fn train(
 ) -> Outcome<Trained> {
     let device = start.device();
     let (subject, first) = match &training.adapters {
-        None => (Subject::Whole(start.config().clone()), start.tensors()),
-        Some(Adapters { lora, weights }) => (
-            Subject::Adapters { base: Box::new(start.clone()), lora: lora.clone() },
-            weights.clone(),
-        ),
+        None => (Subject::whole(&start), start.tensors()),
+        Some(Adapters { lora, weights }) => (Subject::adapters(&start, lora), weights.clone()),
     };
     drop(start);
     let (mut optimizer, mut progress) = match resume {
@@ -196,7 +193,7 @@ fn finished(
     progress: Progress,
 ) -> Trained {
     match subject {
-        Subject::Whole(config) => {
+        Subject::Whole { config, .. } => {
             Trained { model: Llama::from_tensors(config, weights), adapters: None, progress }
         }
         Subject::Adapters { base, lora } => {
@@ -255,7 +252,7 @@ impl Progress {
 fn snapshot(subject: &Subject, optimizer: &Optimizer, progress: &Progress) -> Outcome<Snapshot> {
     let state = serde_json::to_vec(progress).doing(|| "writing the training's state".into())?;
     let moments = match subject {
-        Subject::Whole(config) => weights::save_moments(config, optimizer.parameters())?,
+        Subject::Whole { config, .. } => weights::save_moments(config, optimizer.parameters())?,
         Subject::Adapters { .. } => {
             peft::save_moments(&subject.parameters(), optimizer.parameters())?
         }
@@ -276,7 +273,7 @@ fn restore(
         .doing(|| "reading the checkpoint's state".into())?;
     let moments = file("optimizer.safetensors")?;
     let moments = match subject {
-        Subject::Whole(config) => weights::load_moments(config, moments, device)?,
+        Subject::Whole { config, .. } => weights::load_moments(config, moments, device)?,
         Subject::Adapters { .. } => peft::load_moments(&subject.parameters(), moments, device)?,
     };
     let (settings, decays) = (training.optimizer, subject.decays());

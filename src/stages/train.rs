@@ -155,8 +155,8 @@ fn one_start(train: &Train, node: &Node, cx: &mut Reading) {
     } else if train.accumulate == 0 || train.accumulate > train.batch {
         cx.error(&node.origin, "`accumulate` cuts a batch: it is from 1 to `batch`");
     }
-    if train.data.iter().any(|share| share.weight < 0.0) {
-        cx.error(&node.origin, "a `weight` in `data` is below 0");
+    if train.data.iter().any(|share| !(0.0..=f64::from(f32::MAX)).contains(&share.weight)) {
+        cx.error(&node.origin, "a `weight` in `data` is below 0 or beyond all measure");
     }
     if train.lora.is_some() && train.start.is_none() {
         cx.error(&node.origin, "`lora` adapts a trained model: it needs a `start`");

@@ -151,6 +151,28 @@ fn examples_beyond_the_context_are_counted_and_never_silent() {
 }
 
 #[test]
+fn a_loss_that_is_not_finite_names_its_examples_and_leaves_the_last_state() {
+    let space = with(
+        r#"
+[stage.t]
+kind = "train"
+start = "base.model"
+data = ["held", { from = "corpus", weight = 3e38 }]
+"#,
+    );
+    let ran = space.run(&["run", "m.toml", "--device", "cpu"]);
+    assert_ne!(ran.code, 0);
+    assert!(
+        ran.err.contains("the loss became inf at step 0; because of `direct-base-"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.err.contains("`direct-held-"), "{}", ran.err);
+    let steps = crate::space::list(&space.path(".rekindle/partial"));
+    assert!(steps.iter().any(|step| step.join("checkpoint-0").exists()), "{steps:?}");
+}
+
+#[test]
 fn parameters_that_make_no_sense_are_refused_where_they_stand() {
     for (tail, complaint) in [
         ("accumulate = 9", "from 1 to `batch`"),
