@@ -125,6 +125,8 @@ fn refuse_unknown_powers(settings: &Value) -> Outcome<()> {
         ("target_parameters", json!(null)),
         ("trainable_token_indices", json!(null)),
         ("alora_invocation_tokens", json!(null)),
+        ("arrow_config", json!(null)),
+        ("kasa_config", json!(null)),
     ];
     for (key, harmless) in harmless {
         let value = &settings[key];

@@ -339,13 +339,26 @@ fn a_loss_that_is_not_finite_stops_and_names_its_examples() {
     let mended = run_on(&seen, &training(), kept, &mut Watch::default()).expect("goes on");
     assert!(mended == whole);
 
-    // A rate beyond all measure: the loss is finite until the weights are not.
+    // A rate beyond all measure: weights that are not finite are never kept, wherever it ends.
     let wild = AdamW { rate: 1e38, clip: 0.0, ..training().optimizer };
-    let mut watch = Watch::default();
-    let failure =
-        run(&Training { optimizer: wild, ..training() }, None, &mut watch).expect_err("stops");
-    assert!(failure.what.contains("became"), "{failure:?}");
-    assert!(watch.losses.iter().all(|loss| loss.is_finite()));
+    for steps in [2, 60] {
+        let wild = Training { optimizer: wild, steps, ..training() };
+        let mut watch = Watch { snapshot_at: vec![1, 3], ..Watch::default() };
+        let failure = run(&wild, None, &mut watch).expect_err("stops");
+        assert_eq!(failure.class, Class::Input);
+        assert!(failure.what.contains("the weights became infinite within "), "{failure:?}");
+        let kept: Vec<Snapshot> = std::mem::take(&mut watch.kept);
+        for snapshot in &kept {
+            let moments = weights::load_moments(
+                &config(),
+                &snapshot["optimizer.safetensors"],
+                &Device::flex(),
+            );
+            let kept: Vec<Tensor<2>> =
+                moments.expect("loads").into_iter().map(|one| one.w).collect();
+            assert!(global_norm(&kept).is_finite());
+        }
+    }
 }
 
 #[test]

@@ -114,8 +114,9 @@ pub trait Observer {
 ///
 /// # Errors
 /// `Input` for a loss or a gradient that is not finite, which takes no step: a
-/// snapshot of the state before it is kept. `Interrupted` when the observer
-/// asks for a stop, and what the observer's `keep` reports.
+/// snapshot of the state before it is kept; and for weights that are not finite,
+/// of which none is. `Interrupted` when the observer asks for a stop, and what
+/// the observer's `keep` reports.
 pub fn train(
     start: Llama,
     texts: Texts,
@@ -161,6 +162,7 @@ pub fn train(
         let norm = global_norm(&gradients);
         if !loss.is_finite() || !norm.is_finite() {
             drop(gradients);
+            // Where the weights are not finite that is the failure, and no example is to blame.
             observer.keep(snapshot(&subject, &optimizer, &progress)?)?;
             let names = blame(&subject, &optimizer.weights(), &sequences);
             let names: Vec<String> =
@@ -183,7 +185,19 @@ pub fn train(
             }
         }
     }
+    sound(&optimizer)?;
     Ok(finished(subject, optimizer.weights(), texts.seen, progress))
+}
+
+/// Whether the weights can be kept: a finite gradient may still have thrown them
+/// out of all bounds.
+fn sound(optimizer: &Optimizer) -> Outcome<()> {
+    if global_norm(&optimizer.weights()).is_finite() {
+        return Ok(());
+    }
+    let step = optimizer.step_count();
+    Err(Failure::input(format!("the weights became infinite within {step} steps"))
+        .hint("lower the learning rate; a checkpoint from before is as it was"))
 }
 
 fn finished(
@@ -250,6 +264,7 @@ impl Progress {
 }
 
 fn snapshot(subject: &Subject, optimizer: &Optimizer, progress: &Progress) -> Outcome<Snapshot> {
+    sound(optimizer)?;
     let state = serde_json::to_vec(progress).doing(|| "writing the training's state".into())?;
     let moments = match subject {
         Subject::Whole { config, .. } => weights::save_moments(config, optimizer.parameters())?,

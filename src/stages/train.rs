@@ -300,13 +300,13 @@ impl Train {
         let mut material = Material::default();
         for (share, artifact) in self.data.iter().zip(work.inputs("data")) {
             let rows: Vec<Example> = artifact.rows("examples.jsonl")?;
-            material.distinct += rows.len() as u64;
             let mut set = Vec::with_capacity(rows.len());
             for row in rows {
                 let sequence =
                     Sequence { weight: share.weight as f32, ..sequence(tokenizer, &row) };
                 set.extend(fitting.fit(&row.id, sequence, &mut material.overlong));
             }
+            material.distinct += set.len() as u64;
             for _ in 0..share.repeat {
                 material.seen.extend(set.iter().map(|(_, sequence)| sequence.clone()));
                 material.names.extend(set.iter().map(|(name, _)| name.clone()));
@@ -363,7 +363,7 @@ struct Material {
     names: Vec<Arc<str>>,
     /// Those it is watched with.
     held_out: Vec<Sequence>,
-    /// Examples that were given.
+    /// Examples among these, each once.
     distinct: u64,
     /// What became of those that were too long.
     overlong: Overlong,
