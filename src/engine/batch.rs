@@ -19,13 +19,6 @@ pub struct Sequence {
     pub weight: f32,
 }
 
-impl Sequence {
-    /// Tokens that bear a loss.
-    pub fn targets(&self) -> usize {
-        self.ids.len() - self.first_target
-    }
-}
-
 /// Sequences packed into one row of tokens, with their targets.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -46,42 +39,60 @@ impl Batch {
     /// the number of targets.
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Batch {
         let sequences: Vec<&Sequence> = sequences.into_iter().collect();
-        let targets = sequences.iter().map(|sequence| sequence.targets()).sum();
-        Batch::pack_part(&sequences, targets)
+        let packed = Packed::of(&sequences);
+        let targets = packed.targets.len();
+        packed.batch(targets)
     }
 
     /// The sequences of one optimizer step in at most `parts` batches, to be
     /// computed one after another. Their losses and gradients add up to those
     /// of the whole: each target counts the same, in however long a part it is.
     pub fn split(sequences: &[&Sequence], parts: usize) -> Vec<Batch> {
-        let targets = sequences.iter().map(|sequence| sequence.targets()).sum();
         let size = sequences.len().div_ceil(parts.max(1)).max(1);
-        sequences.chunks(size).map(|part| Batch::pack_part(part, targets)).collect()
+        let parts: Vec<Packed> = sequences.chunks(size).map(Packed::of).collect();
+        let targets = parts.iter().map(|packed| packed.targets.len()).sum();
+        parts.into_iter().map(|packed| packed.batch(targets)).collect()
     }
+}
 
-    /// Packs a part of a step that has `step_targets` targets in all.
-    fn pack_part(sequences: &[&Sequence], step_targets: usize) -> Batch {
-        let (mut ids, mut lengths) = (Vec::new(), Vec::new());
-        let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        let unit = 1.0 / step_targets.max(1) as f32;
+/// A batch before the targets of its step are counted.
+#[derive(Default)]
+struct Packed {
+    ids: Vec<u32>,
+    lengths: Vec<usize>,
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+    /// Weight of each target's sequence.
+    weights: Vec<f32>,
+}
+
+impl Packed {
+    fn of(sequences: &[&Sequence]) -> Packed {
+        let mut packed = Packed::default();
         for sequence in sequences {
-            let start = ids.len();
+            let start = packed.ids.len();
             // The last token predicts nothing, so it need not be read.
             let inputs = &sequence.ids[..sequence.ids.len() - 1];
-            ids.extend_from_slice(inputs);
-            lengths.push(inputs.len());
+            packed.ids.extend_from_slice(inputs);
+            packed.lengths.push(inputs.len());
             for i in sequence.first_target..sequence.ids.len() {
-                rows.push((start + i - 1) as u32);
-                targets.push(sequence.ids[i]);
-                weights.push(sequence.weight * unit);
+                packed.rows.push((start + i - 1) as u32);
+                packed.targets.push(sequence.ids[i]);
+                packed.weights.push(sequence.weight);
             }
         }
+        packed
+    }
+
+    /// The batch as part of a step with so many targets.
+    fn batch(self, step_targets: usize) -> Batch {
+        let unit = 1.0 / step_targets.max(1) as f32;
         Batch {
-            ids: ids.into(),
-            documents: Documents::of_lengths(lengths),
-            weights: weights.into(),
-            rows: rows.into(),
-            targets: targets.into(),
+            ids: self.ids.into(),
+            documents: Documents::of_lengths(self.lengths),
+            weights: self.weights.into_iter().map(|weight| weight * unit).collect(),
+            rows: self.rows.into(),
+            targets: self.targets.into(),
         }
     }
 }

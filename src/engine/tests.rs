@@ -288,7 +288,7 @@ fn a_weight_scales_its_sequences_share_of_the_gradient() {
         gradient::gradients(&subject, &start, &parts, false, Seed(0))
     };
     let (mut first, mut second) = (all[..2].to_vec(), all[2..4].to_vec());
-    let targets = |set: &[Sequence]| set.iter().map(Sequence::targets).sum::<usize>() as f64;
+    let targets = |set: &[Sequence]| Batch::pack(set).targets.len() as f64;
     let (n, m) = (targets(&first), targets(&second));
     let (a, b) = (of(&first), of(&second));
     second.iter_mut().for_each(|one| one.weight = 0.25);
