@@ -15,6 +15,8 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// Index of the first token that is to be predicted.
     pub first_target: usize,
+    /// Weight of its tokens in the loss; 1 is that of any other.
+    pub weight: f32,
 }
 
 /// Sequences packed into one row of tokens, with their targets.
@@ -28,33 +30,69 @@ pub struct Batch {
     pub rows: Arc<[u32]>,
     /// That next token `[M]`.
     pub targets: Arc<[u32]>,
-    /// Weight of each in the loss, `1 / M` `[M]`.
+    /// Weight of each in the loss: its sequence's, by the targets of the step `[M]`.
     pub weights: Arc<[f32]>,
 }
 
 impl Batch {
-    /// Packs sequences. The loss is the sum over all their targets by the number of targets.
+    /// Packs sequences. The loss is the weighted sum over all their targets by
+    /// the number of targets.
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Batch {
-        let (mut ids, mut lengths) = (Vec::new(), Vec::new());
-        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        let sequences: Vec<&Sequence> = sequences.into_iter().collect();
+        let packed = Packed::of(&sequences);
+        let targets = packed.targets.len();
+        packed.batch(targets)
+    }
+
+    /// The sequences of one optimizer step in at most `parts` batches, to be
+    /// computed one after another. Their losses and gradients add up to those
+    /// of the whole: each target counts the same, in however long a part it is.
+    pub fn split(sequences: &[&Sequence], parts: usize) -> Vec<Batch> {
+        let size = sequences.len().div_ceil(parts.max(1)).max(1);
+        let parts: Vec<Packed> = sequences.chunks(size).map(Packed::of).collect();
+        let targets = parts.iter().map(|packed| packed.targets.len()).sum();
+        parts.into_iter().map(|packed| packed.batch(targets)).collect()
+    }
+}
+
+/// A batch before the targets of its step are counted.
+#[derive(Default)]
+struct Packed {
+    ids: Vec<u32>,
+    lengths: Vec<usize>,
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+    /// Weight of each target's sequence.
+    weights: Vec<f32>,
+}
+
+impl Packed {
+    fn of(sequences: &[&Sequence]) -> Packed {
+        let mut packed = Packed::default();
         for sequence in sequences {
-            let start = ids.len();
+            let start = packed.ids.len();
             // The last token predicts nothing, so it need not be read.
             let inputs = &sequence.ids[..sequence.ids.len() - 1];
-            ids.extend_from_slice(inputs);
-            lengths.push(inputs.len());
+            packed.ids.extend_from_slice(inputs);
+            packed.lengths.push(inputs.len());
             for i in sequence.first_target..sequence.ids.len() {
-                rows.push((start + i - 1) as u32);
-                targets.push(sequence.ids[i]);
+                packed.rows.push((start + i - 1) as u32);
+                packed.targets.push(sequence.ids[i]);
+                packed.weights.push(sequence.weight);
             }
         }
-        let weight = 1.0 / targets.len().max(1) as f32;
+        packed
+    }
+
+    /// The batch as part of a step with so many targets.
+    fn batch(self, step_targets: usize) -> Batch {
+        let unit = 1.0 / step_targets.max(1) as f32;
         Batch {
-            ids: ids.into(),
-            documents: Documents::of_lengths(lengths),
-            weights: vec![weight; targets.len()].into(),
-            rows: rows.into(),
-            targets: targets.into(),
+            ids: self.ids.into(),
+            documents: Documents::of_lengths(self.lengths),
+            weights: self.weights.into_iter().map(|weight| weight * unit).collect(),
+            rows: self.rows.into(),
+            targets: self.targets.into(),
         }
     }
 }
@@ -100,14 +138,31 @@ mod tests {
 
     #[test]
     fn packing_keeps_targets_with_their_sequence() {
-        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2 };
-        let b = Sequence { ids: vec![1, 7, 2], first_target: 1 };
+        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2, weight: 1.0 };
+        let b = Sequence { ids: vec![1, 7, 2], first_target: 1, weight: 1.0 };
         let batch = Batch::pack([&a, &b]);
         assert_eq!(&batch.ids[..], [1, 5, 6, 1, 7]);
         assert_eq!(&batch.rows[..], [1, 2, 3, 4]);
         assert_eq!(&batch.targets[..], [6, 2, 7, 2]);
         assert_eq!(&batch.documents.positions()[..], [0, 1, 2, 0, 1]);
         assert_eq!(batch.weights.iter().sum::<f32>(), 1.0);
+    }
+
+    #[test]
+    fn parts_of_a_step_share_its_number_of_targets() {
+        let sequence =
+            |n: usize, weight| Sequence { ids: (0..n as u32).collect(), first_target: 1, weight };
+        let all = [sequence(2, 1.0), sequence(6, 1.0), sequence(3, 0.5), sequence(5, 1.0)];
+        let step: Vec<&Sequence> = all.iter().collect();
+        for (parts, sizes) in
+            [(1, vec![12]), (2, vec![6, 6]), (3, vec![6, 6]), (9, vec![1, 5, 2, 4])]
+        {
+            let batches = Batch::split(&step, parts);
+            assert_eq!(batches.iter().map(|b| b.targets.len()).collect::<Vec<_>>(), sizes);
+            let weights: Vec<f32> = batches.iter().flat_map(|b| b.weights.to_vec()).collect();
+            assert_eq!(weights[..6], [1.0 / 12.0; 6]);
+            assert_eq!(weights[6..8], [0.5 / 12.0; 2]);
+        }
     }
 
     #[test]

@@ -2,17 +2,25 @@
 //! floor but the `Device` value; stages speak of models, sequences and replies.
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
-//! is made of), `batch`, `optimizer`, `train` (how it learns), `sample`,
-//! `generate` (how it speaks), `weights` (how it is kept, and how it comes from and
-//! goes to others).
+//! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
+//! `lora` (how little of it may learn), `sample`, `generate` (how it speaks),
+//! `weights`, `peft` (how it is kept, and how it comes from others and goes to
+//! them), `selftest` (what has to hold on every device).
+//!
+//! Numbers are f32 everywhere: weights, activations, gradients, moments, files
+//! we write. Other formats end where a file is read; `ops::linear` asserts that
+//! none comes through.
 
 pub mod batch;
 pub mod config;
 pub mod device;
 pub mod generate;
+pub mod gradient;
+pub mod lora;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod peft;
 pub mod sample;
 pub mod selftest;
 pub mod tokenizer;
@@ -28,5 +36,7 @@ pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R
     }
 }
 
+#[cfg(test)]
+mod parity_tests;
 #[cfg(test)]
 mod tests;

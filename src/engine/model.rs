@@ -1,13 +1,15 @@
 //! The model: a LLaMA decoder, read top to bottom like the paper.
 //!
-//! Knows tensors and nothing of text, batches or training. Rows are the tokens
+//! Knows tensors and nothing of text or training. Rows are the tokens
 //! of several documents one after another; letters in shapes: N tokens, d width,
 //! ff inner width, V vocabulary, B rows of a decoding step.
 //!
 //! # Source
 //! Touvron et al., LLaMA, 2023, section 2.2, in Hugging Face's layout.
 
+use super::batch::Batch;
 use super::config::LlamaConfig;
+use super::lora::{Adapter, Target};
 use super::ops::{self, AttentionPlan, Documents, RopeTable, Slots};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -17,14 +19,37 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 struct Block {
     attention_norm: Tensor<2>, // [1, d]
-    q: Tensor<2>,              // [H * D, d]
-    k: Tensor<2>,              // [Hkv * D, d]
-    v: Tensor<2>,              // [Hkv * D, d]
-    o: Tensor<2>,              // [d, H * D]
+    q: Projection,             // [H * D, d]
+    k: Projection,             // [Hkv * D, d]
+    v: Projection,             // [Hkv * D, d]
+    o: Projection,             // [d, H * D]
     mlp_norm: Tensor<2>,       // [1, d]
-    gate: Tensor<2>,           // [ff, d]
-    up: Tensor<2>,             // [ff, d]
-    down: Tensor<2>,           // [d, ff]
+    gate: Projection,          // [ff, d]
+    up: Projection,            // [ff, d]
+    down: Projection,          // [d, ff]
+}
+
+/// A linear layer, with an adapter where it has one.
+#[derive(Clone, Debug)]
+struct Projection {
+    w: Tensor<2>, // [out, in]
+    adapter: Option<Adapter>,
+}
+
+impl From<Tensor<2>> for Projection {
+    fn from(w: Tensor<2>) -> Projection {
+        Projection { w, adapter: None }
+    }
+}
+
+impl Projection {
+    /// `[N, in]` -> `[N, out]`
+    fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.adapter {
+            Some(adapter) => ops::linear(x.clone(), self.w.clone()) + adapter.apply(x),
+            None => ops::linear(x, self.w.clone()),
+        }
+    }
 }
 
 /// A LLaMA and its weights. Cloning shares the weights.
@@ -52,25 +77,34 @@ impl Llama {
     /// # Panics
     /// When there are fewer tensors than parameters.
     pub fn from_tensors(config: LlamaConfig, tensors: Vec<Tensor<2>>) -> Llama {
+        let rope = config.rope();
+        Llama::with_rope(config, rope, tensors)
+    }
+
+    /// [`Llama::from_tensors`] with a rotary table at hand: a training makes a
+    /// model of every part of every step.
+    ///
+    /// # Panics
+    /// When there are fewer tensors than parameters.
+    pub fn with_rope(config: LlamaConfig, rope: RopeTable, tensors: Vec<Tensor<2>>) -> Llama {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().expect("BUG: fewer tensors than parameters");
         let embedding = next();
         let blocks = (0..config.num_hidden_layers)
             .map(|_| Block {
                 attention_norm: next(),
-                q: next(),
-                k: next(),
-                v: next(),
-                o: next(),
+                q: next().into(),
+                k: next().into(),
+                v: next().into(),
+                o: next().into(),
                 mlp_norm: next(),
-                gate: next(),
-                up: next(),
-                down: next(),
+                gate: next().into(),
+                up: next().into(),
+                down: next().into(),
             })
             .collect();
         let norm = next();
         let head = (!config.tie_word_embeddings).then(next);
-        let rope = config.rope();
         Llama { config, embedding, blocks, norm, head, rope }
     }
 
@@ -99,22 +133,51 @@ impl Llama {
         &self.config
     }
 
+    /// The rotary table.
+    pub fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.embedding.device().inner()
     }
 
-    /// The weights in the order of [`LlamaConfig::parameters`].
+    /// The weights in the order of [`LlamaConfig::parameters`], without adapters.
     pub fn tensors(&self) -> Vec<Tensor<2>> {
         let mut all = vec![self.embedding.clone()];
         for b in &self.blocks {
-            let block =
-                [&b.attention_norm, &b.q, &b.k, &b.v, &b.o, &b.mlp_norm, &b.gate, &b.up, &b.down];
-            all.extend(block.into_iter().cloned());
+            let (attention, mlp) = ([&b.q, &b.k, &b.v, &b.o], [&b.gate, &b.up, &b.down]);
+            all.push(b.attention_norm.clone());
+            all.extend(attention.map(|projection| projection.w.clone()));
+            all.push(b.mlp_norm.clone());
+            all.extend(mlp.map(|projection| projection.w.clone()));
         }
         all.push(self.norm.clone());
         all.extend(self.head.clone());
         all
+    }
+
+    /// The model with an adapter beside one layer's weight.
+    pub fn adapted(mut self, block: usize, target: Target, adapter: Adapter) -> Llama {
+        let block = &mut self.blocks[block];
+        let projection = match target {
+            Target::Query => &mut block.q,
+            Target::Key => &mut block.k,
+            Target::Value => &mut block.v,
+            Target::Output => &mut block.o,
+            Target::Gate => &mut block.gate,
+            Target::Up => &mut block.up,
+            Target::Down => &mut block.down,
+        };
+        projection.adapter = Some(adapter);
+        self
+    }
+
+    /// The same model on a tape, its weights as constants; without adapters.
+    pub fn on_tape(&self) -> Llama {
+        let constants = self.tensors().into_iter().map(Tensor::autodiff).collect();
+        Llama::with_rope(self.config.clone(), self.rope.clone(), constants)
     }
 
     /// The output matrix `[V, d]`.
@@ -137,13 +200,47 @@ impl Llama {
     /// # Shapes
     /// ids `[N]` -> `[N, d]`
     pub fn hidden(&self, ids: &Arc<[u32]>, plan: &AttentionPlan) -> Tensor<2> {
-        let mut x = ops::rows(self.embedding.clone(), ids); // [N, d]
-        for block in &self.blocks {
-            let (q, k, v) = self.project(block, &x);
-            let o = ops::attention(q, k, v, plan); // [N, H * D]
-            x = self.finish(block, x, o);
-        }
-        x
+        (0..self.blocks.len()).fold(self.embed(ids), |x, block| self.block(block, x, plan))
+    }
+
+    /// The embedding of every token.
+    ///
+    /// # Shapes
+    /// ids `[N]` -> `[N, d]`
+    pub fn embed(&self, ids: &Arc<[u32]>) -> Tensor<2> {
+        ops::rows(self.embedding.clone(), ids)
+    }
+
+    /// One block on the hidden state of every token.
+    ///
+    /// # Shapes
+    /// x `[N, d]` -> `[N, d]`
+    pub fn block(&self, block: usize, x: Tensor<2>, plan: &AttentionPlan) -> Tensor<2> {
+        let block = &self.blocks[block];
+        let (q, k, v) = self.project(block, &x);
+        let o = ops::attention(q, k, v, plan); // [N, H * D]
+        self.finish(block, x, o)
+    }
+
+    /// [`Llama::hidden`] of a batch.
+    pub fn hidden_of(&self, batch: &Batch) -> Tensor<2> {
+        self.hidden(&batch.ids, &self.plan(batch.documents.clone()))
+    }
+
+    /// The weighted cross entropy of a batch in nats, from the hidden state
+    /// below the last norm.
+    ///
+    /// # Shapes
+    /// hidden `[N, d]` -> `[1]`
+    pub fn loss(&self, hidden: Tensor<2>, batch: &Batch) -> Tensor<1> {
+        let supervised = self.last_norm(ops::rows(hidden, &batch.rows)); // [M, d]
+        ops::linear_cross_entropy(supervised, self.output(), &batch.targets, &batch.weights)
+    }
+
+    /// Logits at the supervised rows of a batch `[M, V]`.
+    pub fn logits(&self, batch: &Batch) -> Tensor<2> {
+        let supervised = self.last_norm(ops::rows(self.hidden_of(batch), &batch.rows)); // [M, d]
+        ops::linear(supervised, self.output())
     }
 
     /// The last norm, on the rows that matter.
@@ -227,20 +324,20 @@ impl Llama {
         let eps = self.config.rms_norm_eps;
         let x = ops::rms_norm(x.clone(), block.attention_norm.clone(), eps);
         (
-            ops::linear(x.clone(), block.q.clone()), // [N, H * D]
-            ops::linear(x.clone(), block.k.clone()), // [N, Hkv * D]
-            ops::linear(x, block.v.clone()),         // [N, Hkv * D]
+            block.q.apply(x.clone()), // [N, H * D]
+            block.k.apply(x.clone()), // [N, Hkv * D]
+            block.v.apply(x),         // [N, Hkv * D]
         )
     }
 
     /// The block after attention: output projection, feed-forward, residuals.
     fn finish(&self, block: &Block, x: Tensor<2>, o: Tensor<2>) -> Tensor<2> {
-        let x = x + ops::linear(o, block.o.clone());
+        let x = x + block.o.apply(o);
         let eps = self.config.rms_norm_eps;
         let y = ops::rms_norm(x.clone(), block.mlp_norm.clone(), eps);
-        let gate = ops::linear(y.clone(), block.gate.clone()); // [N, ff]
-        let up = ops::linear(y, block.up.clone()); // [N, ff]
-        x + ops::linear(ops::swiglu(gate, up), block.down.clone())
+        let gate = block.gate.apply(y.clone()); // [N, ff]
+        let up = block.up.apply(y); // [N, ff]
+        x + block.down.apply(ops::swiglu(gate, up))
     }
 
     fn rotate(&self, x: Tensor<2>, heads: usize, positions: &Arc<[u32]>) -> Tensor<2> {

@@ -1,12 +1,21 @@
-//! AdamW over all parameters: schedule, global-norm clipping, moments.
+//! AdamW over a list of parameters: schedule, global-norm clipping, moments.
 //!
-//! Keyed by parameter order, which the model's configuration fixes; knows
-//! nothing of losses or data.
+//! Keyed by the parameters' order; knows nothing of models, losses or data.
 
-use super::config::LlamaConfig;
 use super::ops::{self, AdamStep, Moments};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+
+/// How the learning rate goes down after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// Half a cosine to the floor.
+    Cosine,
+    /// A straight line to the floor.
+    Linear,
+    /// Not at all.
+    Constant,
+}
 
 /// Settings of the optimizer and its schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +24,9 @@ pub struct AdamW {
     pub rate: f64,
     /// Share of the steps over which the rate rises to its peak.
     pub warmup: f64,
-    /// Share of the peak that the cosine falls to.
+    /// The way down.
+    pub schedule: Schedule,
+    /// Share of the peak that it ends at.
     pub floor: f64,
     /// Decay of the first moment.
     pub beta1: f64,
@@ -31,10 +42,12 @@ pub struct AdamW {
 
 impl AdamW {
     /// Learning rate of optimizer step `step` (from 0) of `total`: linear
-    /// warm-up that starts at 0, then a cosine to the floor.
+    /// warm-up that starts at 0, then the schedule's way to the floor.
     ///
     /// # Source
-    /// Hugging Face transformers, `get_cosine_schedule_with_warmup`; the floor is ours.
+    /// Hugging Face transformers, `get_cosine_schedule_with_warmup`,
+    /// `get_linear_schedule_with_warmup` and `get_constant_schedule_with_warmup`,
+    /// which are these with a floor of 0; the floor is ours.
     pub fn rate_at(&self, step: u64, total: u64) -> f64 {
         let warmup = (total as f64 * self.warmup).ceil();
         let step = step as f64;
@@ -42,8 +55,12 @@ impl AdamW {
             return self.rate * step / warmup;
         }
         let progress = (step - warmup) / (total as f64 - warmup).max(1.0);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-        self.rate * (self.floor + (1.0 - self.floor) * cosine)
+        let left = match self.schedule {
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            Schedule::Linear => 1.0 - progress,
+            Schedule::Constant => return self.rate,
+        };
+        self.rate * (self.floor + (1.0 - self.floor) * left)
     }
 }
 
@@ -51,7 +68,7 @@ impl AdamW {
 #[derive(Debug)]
 pub struct Optimizer {
     settings: AdamW,
-    /// Weights and moments in the order of `LlamaConfig::parameters`.
+    /// Weights and moments.
     parameters: Vec<Moments>,
     /// Whether each one decays.
     decays: Vec<bool>,
@@ -60,23 +77,22 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// A fresh optimizer over these weights.
-    pub fn new(settings: AdamW, config: &LlamaConfig, weights: Vec<Tensor<2>>) -> Optimizer {
+    /// A fresh optimizer over these weights; `decays` says which of them decay.
+    pub fn new(settings: AdamW, decays: Vec<bool>, weights: Vec<Tensor<2>>) -> Optimizer {
         let parameters = weights
             .into_iter()
             .map(|w| Moments { m: w.zeros_like(), v: w.zeros_like(), w })
             .collect();
-        Optimizer::resumed(settings, config, parameters, 0)
+        Optimizer::resumed(settings, decays, parameters, 0)
     }
 
     /// An optimizer as it was after `step` steps.
     pub fn resumed(
         settings: AdamW,
-        config: &LlamaConfig,
+        decays: Vec<bool>,
         parameters: Vec<Moments>,
         step: u64,
     ) -> Optimizer {
-        let decays = config.parameters().iter().map(|(_, rows, _)| *rows > 1).collect();
         Optimizer { settings, parameters, decays, step }
     }
 
@@ -95,9 +111,8 @@ impl Optimizer {
         self.parameters.iter().map(|p| p.w.clone()).collect()
     }
 
-    /// Takes one of `total` steps; returns the gradients' global norm before clipping.
-    pub fn take_step(&mut self, gradients: Vec<Tensor<2>>, total: u64) -> f64 {
-        let norm = gradients.iter().map(ops::sum_of_squares).sum::<f64>().sqrt();
+    /// Takes one of `total` steps; `norm` is the gradients' [`global_norm`].
+    pub fn take_step(&mut self, gradients: Vec<Tensor<2>>, norm: f64, total: u64) {
         let clip = self.settings.clip;
         // transformers' and torch's rule: clip / (norm + 1e-6), at most 1.
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
@@ -124,8 +139,12 @@ impl Optimizer {
                 ops::adamw(p, g, &AdamStep { decay, ..step })
             })
             .collect();
-        norm
     }
+}
+
+/// Root of the sum of squares over all gradients.
+pub fn global_norm(gradients: &[Tensor<2>]) -> f64 {
+    gradients.iter().map(ops::sum_of_squares).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
@@ -137,6 +156,7 @@ mod tests {
         let adam = AdamW {
             rate: 1.0,
             warmup: 0.1,
+            schedule: Schedule::Cosine,
             floor: 0.05,
             beta1: 0.9,
             beta2: 0.98,

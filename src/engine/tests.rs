@@ -5,12 +5,14 @@
 use super::batch::{Batch, Sequence};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Finish, Reply, Request, generate};
+use super::gradient::Subject;
+use super::lora::{Adapters, Lora, Target};
 use super::model::Llama;
 use super::ops::{self, Documents};
-use super::optimizer::AdamW;
+use super::optimizer::{AdamW, Schedule, global_norm};
 use super::sample::Sampling;
-use super::train::{self, Observer, Progress, Snapshot, Training, Wish, train};
-use super::weights;
+use super::train::{Observer, Progress, Snapshot, Texts, Training, Wish, train};
+use super::{gradient, weights};
 use crate::base::failure::{Class, Outcome};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor};
@@ -46,7 +48,7 @@ fn data() -> Vec<Sequence> {
             let mut ids = vec![1, n, n];
             ids.extend(vec![n; 1 + i as usize % 3]);
             ids.push(2);
-            Sequence { ids, first_target: 3 }
+            Sequence { ids, first_target: 3, weight: 1.0 }
         })
         .collect()
 }
@@ -56,6 +58,7 @@ fn training() -> Training {
         optimizer: AdamW {
             rate: 3e-3,
             warmup: 0.1,
+            schedule: Schedule::Cosine,
             floor: 0.1,
             beta1: 0.9,
             beta2: 0.98,
@@ -64,8 +67,13 @@ fn training() -> Training {
             clip: 1.0,
         },
         batch: 8,
+        accumulate: 1,
+        recompute: false,
+        adapters: None,
         steps: 60,
+        validate_every: 20,
         seed: Seed(9),
+        dropout: Seed(10),
     }
 }
 
@@ -93,38 +101,81 @@ impl Observer for Watch {
         self.kept.push(snapshot);
         Ok(())
     }
+
+    fn name(&self, sequence: usize) -> String {
+        format!("text-{sequence}")
+    }
 }
 
 fn bytes(model: &Llama) -> Vec<u8> {
     weights::save(model).expect("saves")
 }
 
+/// The tiny model's training on the copies.
+fn run(
+    training: &Training,
+    resume: Option<Snapshot>,
+    watch: &mut Watch,
+) -> Outcome<(Vec<u8>, Progress)> {
+    run_on(&data(), training, resume, watch)
+}
+
+fn run_on(
+    seen: &[Sequence],
+    training: &Training,
+    resume: Option<Snapshot>,
+    watch: &mut Watch,
+) -> Outcome<(Vec<u8>, Progress)> {
+    let texts = Texts { seen, held_out: &[] };
+    let trained = train(model(), texts, training, resume, watch)?;
+    Ok((bytes(&trained.model), trained.progress))
+}
+
 #[test]
 fn training_learns_the_copy() {
     let mut watch = Watch::default();
-    let (_, progress) = train(model(), &data(), &training(), None, &mut watch).expect("trains");
+    let (_, progress) = run(&training(), None, &mut watch).expect("trains");
     assert!(watch.losses[0] > 2.5, "starts at {}", watch.losses[0]);
     assert!(watch.losses[59] < 0.7 * watch.losses[0], "ends at {}", watch.losses[59]);
     assert_eq!((progress.step, progress.curve.last().map(|p| p.0)), (60, Some(60)));
 }
 
+/// Trainings that a resumption must not change.
+fn trainings() -> Vec<Training> {
+    let lora = Lora {
+        rank: 3,
+        alpha: 6.0,
+        targets: Target::ALL.to_vec(),
+        dropout: 0.2,
+        rank_stabilized: false,
+    };
+    let adapters = Adapters::fresh(lora, &config(), Seed(8), &Device::flex());
+    vec![
+        training(),
+        Training { accumulate: 3, ..training() },
+        Training { accumulate: 2, adapters: Some(adapters), ..training() },
+    ]
+}
+
 #[test]
 fn a_stopped_and_resumed_training_is_the_uninterrupted_one() {
-    let mut watch = Watch { snapshot_at: vec![17], ..Watch::default() };
-    let whole = train(model(), &data(), &training(), None, &mut watch).expect("trains");
-    let from_snapshot = watch.kept.pop();
-    let resumed = train(model(), &data(), &training(), from_snapshot, &mut Watch::default());
-    let (again, progress) = resumed.expect("resumes");
-    assert!(bytes(&again) == bytes(&whole.0));
-    assert_eq!(progress, whole.1);
+    for training in trainings() {
+        let mut watch = Watch { snapshot_at: vec![17, 60], ..Watch::default() };
+        let whole = run(&training, None, &mut watch).expect("trains");
+        let last = watch.kept.pop();
+        let from_snapshot = watch.kept.pop();
+        let mut rest = Watch { snapshot_at: vec![60], ..Watch::default() };
+        let again = run(&training, from_snapshot, &mut rest).expect("resumes");
+        assert!(again == whole, "weights, counts or curve");
+        assert_eq!(rest.losses[..], watch.losses[17..]);
+        assert!(rest.kept.pop() == last, "moments");
 
-    let mut stopped = Watch { stop_at: 33, ..Watch::default() };
-    let failure = train(model(), &data(), &training(), None, &mut stopped).expect_err("stops");
-    assert_eq!(failure.class, Class::Interrupted);
-    let (again, _) =
-        train(model(), &data(), &training(), stopped.kept.pop(), &mut Watch::default())
-            .expect("resumes");
-    assert!(bytes(&again) == bytes(&whole.0));
+        let mut stopped = Watch { stop_at: 33, ..Watch::default() };
+        let failure = run(&training, None, &mut stopped).expect_err("stops");
+        assert_eq!(failure.class, Class::Interrupted);
+        let again = run(&training, stopped.kept.pop(), &mut Watch::default()).expect("resumes");
+        assert!(again == whole);
+    }
 }
 
 #[test]
@@ -132,23 +183,182 @@ fn gradients_match_the_reference_operations() {
     // The same loss out of plain tensor operations and burn's own autodiff is
     // what `ops::tests` compares piece by piece; here finite differences check
     // the whole model.
-    let (config, batch) = (config(), Batch::pack(&data()[..5]));
+    let (subject, batch) = (Subject::whole(&model()), [Batch::pack(&data()[..5])]);
     let start = model().tensors();
-    let (_, gradients) = train::gradients(&config, &start, &batch);
-    let loss = |tensors: Vec<Tensor<2>>| train::gradients(&config, &tensors, &batch).0;
+    let gradients =
+        |tensors: &[Tensor<2>]| gradient::gradients(&subject, tensors, &batch, false, Seed(0));
+    let found = gradients(&start).1;
     for (index, step) in [(0, 4e-3), (2, 4e-3), (5, 4e-3), (8, 4e-3), (10, 4e-3), (19, 4e-3)] {
-        let direction = gradients[index].clone() / ops::sum_of_squares(&gradients[index]).sqrt();
+        let direction = found[index].clone() / ops::sum_of_squares(&found[index]).sqrt();
         let moved = |sign: f64| {
             let mut tensors = start.clone();
             tensors[index] = tensors[index].clone() + direction.clone() * (sign * step);
-            loss(tensors)
+            gradients(&tensors).0
         };
         let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
-        let norm = ops::sum_of_squares(&gradients[index]).sqrt();
+        let norm = ops::sum_of_squares(&found[index]).sqrt();
         assert!(
             (slope - norm).abs() < 0.02 * norm + 1e-4,
             "tensor {index}: {slope} against {norm}"
         );
+    }
+}
+
+/// Loss and gradients of the same sequences, however they are computed: 1e-6 of
+/// the loss and of the norm of all gradients together, which is what a step sees.
+/// A gradient that is a small difference of large terms may lose a digit of its own.
+fn invariant(what: &str, a: (f64, Vec<Tensor<2>>), b: &(f64, Vec<Tensor<2>>)) {
+    assert!((a.0 - b.0).abs() <= 1e-6 * b.0, "{what}: loss {} against {}", a.0, b.0);
+    let differences: Vec<Tensor<2>> =
+        a.1.into_iter().zip(&b.1).map(|(a, b)| a - b.clone()).collect();
+    let off = global_norm(&differences) / global_norm(&b.1);
+    assert!(off <= 1e-6, "{what}: the gradient is off by {off:e}");
+    for (i, (difference, b)) in differences.iter().zip(&b.1).enumerate() {
+        let off = (ops::sum_of_squares(difference) / ops::sum_of_squares(b)).sqrt();
+        assert!(off <= 5e-6, "{what}: gradient {i} is off by {off:e}");
+    }
+}
+
+#[test]
+fn parts_packing_and_recomputing_change_no_gradient() {
+    let all = data();
+    let eight: Vec<&Sequence> = all[3..11].iter().collect();
+    assert!(eight.iter().any(|one| one.ids.len() != eight[0].ids.len()), "of unequal lengths");
+    for untied in [false, true] {
+        let config = LlamaConfig { tie_word_embeddings: !untied, ..config() };
+        let start = Llama::random(config.clone(), 0.3, Seed(5), &Device::flex());
+        let lora = trainings().pop().and_then(|t| t.adapters).expect("adapters").lora;
+        let mut adapters = Adapters::fresh(lora.clone(), &config, Seed(1), &Device::flex());
+        for (i, w) in adapters.weights.iter_mut().enumerate() {
+            *w = w.clone() + 0.01 * (1 + i % 5) as f64;
+        }
+        let thinned = Lora { dropout: 0.0, ..lora.clone() };
+        let subjects = [
+            (Subject::whole(&start), start.tensors()),
+            (Subject::adapters(&start, &thinned), adapters.weights.clone()),
+        ];
+        for (subject, weights) in &subjects {
+            let run = |parts: usize, recompute: bool| {
+                let parts = Batch::split(&eight, parts);
+                gradient::gradients(subject, weights, &parts, recompute, Seed(7))
+            };
+            let whole = run(1, false);
+            // Eight parts of one sequence each are the training without packing.
+            invariant("8 x 1", run(8, false), &whole);
+            invariant("4 x 2", run(4, false), &whole);
+            invariant("2 x 4", run(2, false), &whole);
+            invariant("recomputed", run(1, true), &whole);
+            invariant("2 x 4, recomputed", run(2, true), &whole);
+        }
+        // What adapters leave out is left out when a block is computed again.
+        let subject = Subject::adapters(&start, &lora);
+        let run = |recompute, seed| {
+            let parts = Batch::split(&eight, 2);
+            gradient::gradients(&subject, &adapters.weights, &parts, recompute, seed)
+        };
+        let dropped = run(false, Seed(7));
+        invariant("recomputed with dropout", run(true, Seed(7)), &dropped);
+        assert!((run(false, Seed(8)).0 - dropped.0).abs() > 1e-6, "the seed matters");
+    }
+}
+
+#[test]
+fn adapters_learn_and_leave_the_base_alone() {
+    let training = Training {
+        optimizer: AdamW { rate: 2e-2, ..training().optimizer },
+        ..trainings().remove(2)
+    };
+    let all = data();
+    let texts = Texts { seen: &all, held_out: &[] };
+    let mut watch = Watch::default();
+    let start = model();
+    let trained = train(start.clone(), texts, &training, None, &mut watch).expect("trains");
+    assert!(watch.losses[59] < 0.8 * watch.losses[0], "ends at {}", watch.losses[59]);
+    assert!(bytes(&start) == bytes(&model()), "the base is as it was");
+    let (adapters, error) = trained.adapters.expect("adapters");
+    assert!(error < 1e-4, "merging changes logits by {error}");
+    assert!(bytes(&trained.model) == bytes(&adapters.merge(&model())));
+    assert!(bytes(&trained.model) != bytes(&model()));
+}
+
+#[test]
+fn a_weight_scales_its_sequences_share_of_the_gradient() {
+    let (subject, start, all) = (Subject::whole(&model()), model().tensors(), data());
+    let of = |sequences: &[Sequence]| {
+        let parts = [Batch::pack(sequences)];
+        gradient::gradients(&subject, &start, &parts, false, Seed(0))
+    };
+    let (mut first, mut second) = (all[..2].to_vec(), all[2..4].to_vec());
+    let targets = |set: &[Sequence]| Batch::pack(set).targets.len() as f64;
+    let (n, m) = (targets(&first), targets(&second));
+    let (a, b) = (of(&first), of(&second));
+    second.iter_mut().for_each(|one| one.weight = 0.25);
+    first.extend(second);
+    let share = |a: f64, b: f64| (n * a + 0.25 * m * b) / (n + m);
+    let terms = a.1.into_iter().zip(b.1);
+    let want: Vec<Tensor<2>> = terms.map(|(a, b)| (a * n + b * (0.25 * m)) / (n + m)).collect();
+    invariant("weighted", of(&first), &(share(a.0, b.0), want));
+}
+
+#[test]
+fn held_out_losses_are_told_and_change_nothing() {
+    let all = data();
+    let (seen, held_out) = all.split_at(30);
+    let train_with = |held_out, resume, watch: &mut Watch| {
+        train(model(), Texts { seen, held_out }, &training(), resume, watch)
+    };
+    let mut watch = Watch { snapshot_at: vec![25], ..Watch::default() };
+    let blind = train_with(&[], None, &mut Watch::default()).expect("trains");
+    let seeing = train_with(held_out, None, &mut watch).expect("trains");
+    assert!(bytes(&blind.model) == bytes(&seeing.model));
+    assert_eq!(blind.progress.curve, seeing.progress.curve);
+    let told = &seeing.progress.held_out;
+    assert_eq!(told.iter().map(|point| point.0).collect::<Vec<_>>(), [0, 20, 40, 60]);
+    assert!(told[3].1 < told[0].1, "{told:?}");
+    // The mean over all tokens of the set, in one piece.
+    let subject = Subject::whole(&model());
+    let at_once = gradient::held_out_loss(&subject, &model().tensors(), &[Batch::pack(held_out)]);
+    assert!((told[0].1 - at_once).abs() < 1e-6 * at_once, "{} against {at_once}", told[0].1);
+    let resumed = train_with(held_out, watch.kept.pop(), &mut Watch::default()).expect("resumes");
+    assert_eq!(resumed.progress, seeing.progress);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_names_its_examples() {
+    // A weight of infinity stands for a broken example: alone it has no finite loss.
+    let mut seen = data();
+    seen[11].weight = f32::INFINITY;
+    let mut watch = Watch { snapshot_at: vec![1], ..Watch::default() };
+    let failure = run_on(&seen, &training(), None, &mut watch).expect_err("stops");
+    let step = watch.losses.len();
+    assert_eq!(failure.class, Class::Input);
+    assert!(failure.what.contains(&format!("at step {step}; because of `text-11`")), "{failure:?}");
+    // The state before the step is kept, and is good: with the example mended it goes on.
+    seen[11].weight = 1.0;
+    let kept = watch.kept.pop();
+    let whole = run_on(&seen, &training(), None, &mut Watch::default()).expect("trains");
+    let mended = run_on(&seen, &training(), kept, &mut Watch::default()).expect("goes on");
+    assert!(mended == whole);
+
+    // A rate beyond all measure: weights that are not finite are never kept, wherever it ends.
+    let wild = AdamW { rate: 1e38, clip: 0.0, ..training().optimizer };
+    for steps in [2, 60] {
+        let wild = Training { optimizer: wild, steps, ..training() };
+        let mut watch = Watch { snapshot_at: vec![1, 3], ..Watch::default() };
+        let failure = run(&wild, None, &mut watch).expect_err("stops");
+        assert_eq!(failure.class, Class::Input);
+        assert!(failure.what.contains("the weights became infinite within "), "{failure:?}");
+        let kept: Vec<Snapshot> = std::mem::take(&mut watch.kept);
+        for snapshot in &kept {
+            let moments = weights::load_moments(
+                &config(),
+                &snapshot["optimizer.safetensors"],
+                &Device::flex(),
+            );
+            let kept: Vec<Tensor<2>> =
+                moments.expect("loads").into_iter().map(|one| one.w).collect();
+            assert!(global_norm(&kept).is_finite());
+        }
     }
 }
 
@@ -171,9 +381,13 @@ fn thread_count_changes_no_bit() {
                 .map(|i| Sequence {
                     ids: (0..30).map(|j| 3 + (i * j) % 20).collect(),
                     first_target: 1,
+                    weight: 1.0,
                 })
                 .collect();
-            bytes(&train(start, &long, &training, None, &mut Watch::default()).expect("trains").0)
+            let texts = Texts { seen: &long, held_out: &[] };
+            bytes(
+                &train(start, texts, &training, None, &mut Watch::default()).expect("trains").model,
+            )
         })
     };
     assert!(run(1) == run(2));

@@ -5,11 +5,11 @@
 //! an end.
 
 use super::batch::{Batch, Order, Sequence};
-use super::config::LlamaConfig;
+use super::gradient::{self, Subject};
+use super::lora::Adapters;
 use super::model::Llama;
-use super::ops;
-use super::optimizer::{AdamW, Optimizer};
-use super::weights;
+use super::optimizer::{AdamW, Optimizer, global_norm};
+use super::{peft, weights};
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor};
@@ -19,17 +19,50 @@ use std::collections::BTreeMap;
 /// Points of the loss curve.
 const CURVE: u64 = 50;
 
+/// Sequences whose logits tell what merging adapters costs.
+const MERGE_PROBE: usize = 8;
+
 /// What a training is asked to do.
 #[derive(Clone, Debug)]
 pub struct Training {
     /// Optimizer and schedule.
     pub optimizer: AdamW,
-    /// Sequences in a batch.
+    /// Sequences of an optimizer step.
     pub batch: usize,
+    /// Parts that these are computed in, one after another.
+    pub accumulate: usize,
+    /// Whether blocks are computed twice, to hold the activations of one only.
+    pub recompute: bool,
+    /// Adapters that learn in place of the weights.
+    pub adapters: Option<Adapters>,
     /// Optimizer steps.
     pub steps: u64,
+    /// Optimizer steps between two held-out losses.
+    pub validate_every: u64,
     /// Seed of the order.
     pub seed: Seed,
+    /// Seed of what adapters leave out.
+    pub dropout: Seed,
+}
+
+/// Texts of a training.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    /// Those it learns from.
+    pub seen: &'a [Sequence],
+    /// Those that only tell how far it is; may be empty.
+    pub held_out: &'a [Sequence],
+}
+
+/// What came of a training.
+#[derive(Debug)]
+pub struct Trained {
+    /// The model; adapters are merged into it.
+    pub model: Llama,
+    /// The adapters, and the largest change of a logit by merging them.
+    pub adapters: Option<(Adapters, f64)>,
+    /// Counts and losses.
+    pub progress: Progress,
 }
 
 /// Counts and losses so far.
@@ -45,6 +78,9 @@ pub struct Progress {
     recent: (f64, u64),
     /// Loss curve: (step, mean loss in nats per supervised token).
     pub curve: Vec<(u64, f64)>,
+    /// Held-out loss: (step, mean loss in nats per supervised token).
+    #[serde(default)]
+    pub held_out: Vec<(u64, f64)>,
 }
 
 /// What the observer wants after a step.
@@ -70,87 +106,155 @@ pub trait Observer {
     /// # Errors
     /// When it cannot be kept; the training then ends.
     fn keep(&mut self, snapshot: Snapshot) -> Outcome<()>;
+    /// What a person calls a sequence of the training, by its index.
+    fn name(&self, sequence: usize) -> String;
 }
 
-/// Trains `start` on `data`, or goes on from a snapshot of the same training.
+/// Trains `start` on texts, or goes on from a snapshot of the same training.
 ///
 /// # Errors
-/// `Input` for a loss that is not finite, `Interrupted` when the observer asks
-/// for a stop, and what the observer's `keep` reports.
+/// `Input` for a loss or a gradient that is not finite, which takes no step: a
+/// snapshot of the state before it is kept; and for weights that are not finite,
+/// of which none is. `Interrupted` when the observer asks for a stop, and what
+/// the observer's `keep` reports.
 pub fn train(
     start: Llama,
-    data: &[Sequence],
+    texts: Texts,
     training: &Training,
     resume: Option<Snapshot>,
     observer: &mut dyn Observer,
-) -> Outcome<(Llama, Progress)> {
-    let (config, device) = (start.config().clone(), start.device());
-    let (mut optimizer, mut progress) = match resume {
-        Some(snapshot) => restore(&config, training, &snapshot, &device)?,
-        None => {
-            let optimizer = Optimizer::new(training.optimizer, &config, start.tensors());
-            (optimizer, Progress::default())
-        }
+) -> Outcome<Trained> {
+    let device = start.device();
+    let (subject, first) = match &training.adapters {
+        None => (Subject::whole(&start), start.tensors()),
+        Some(Adapters { lora, weights }) => (Subject::adapters(&start, lora), weights.clone()),
     };
     drop(start);
-    let mut order = Order::new(training.seed, data.len(), training.batch);
+    let (mut optimizer, mut progress) = match resume {
+        Some(snapshot) => restore(&subject, training, &snapshot, &device)?,
+        None => (Optimizer::new(training.optimizer, subject.decays(), first), Progress::default()),
+    };
+    let held_out: Vec<&Sequence> = texts.held_out.iter().collect();
+    let held_out = Batch::split(&held_out, held_out.len().div_ceil(training.batch));
+    let validate = |optimizer: &Optimizer, progress: &mut Progress| {
+        if !held_out.is_empty() {
+            let loss = gradient::held_out_loss(&subject, &optimizer.weights(), &held_out);
+            progress.held_out.push((progress.step, loss));
+        }
+    };
+    if progress.step == 0 {
+        validate(&optimizer, &mut progress);
+    }
+    let mut order = Order::new(training.seed, texts.seen.len(), training.batch);
     let interval = training.steps.div_ceil(CURVE).max(1);
     while progress.step < training.steps {
-        let batch = Batch::pack(order.at(progress.step).iter().map(|&i| &data[i as usize]));
-        let (loss, gradients) = gradients(&config, &optimizer.weights(), &batch);
-        if !loss.is_finite() {
-            return Err(not_finite(progress.step, loss, order.at(progress.step)));
+        let step = progress.step;
+        let members = order.at(step);
+        let sequences: Vec<&Sequence> = members.iter().map(|&i| &texts.seen[i as usize]).collect();
+        let parts = Batch::split(&sequences, training.accumulate);
+        let (loss, gradients) = gradient::gradients(
+            &subject,
+            &optimizer.weights(),
+            &parts,
+            training.recompute,
+            training.dropout.at(step),
+        );
+        let norm = global_norm(&gradients);
+        if !loss.is_finite() || !norm.is_finite() {
+            drop(gradients);
+            // Where the weights are not finite that is the failure, and no example is to blame.
+            observer.keep(snapshot(&subject, &optimizer, &progress)?)?;
+            let names = blame(&subject, &optimizer.weights(), &sequences);
+            let names: Vec<String> =
+                names.into_iter().map(|i| observer.name(members[i] as usize)).collect();
+            return Err(not_finite(step, loss, norm, &names));
         }
-        optimizer.take_step(gradients, training.steps);
-        progress.add(&batch, loss, interval, training.steps);
+        optimizer.take_step(gradients, norm, training.steps);
+        progress.add(&parts, loss, interval, training.steps);
+        if progress.step.is_multiple_of(training.validate_every.max(1))
+            || progress.step == training.steps
+        {
+            validate(&optimizer, &mut progress);
+        }
         match observer.step(&progress, loss) {
             Wish::Continue => {}
-            Wish::Snapshot => observer.keep(snapshot(&config, &optimizer, &progress)?)?,
+            Wish::Snapshot => observer.keep(snapshot(&subject, &optimizer, &progress)?)?,
             Wish::Stop => {
-                observer.keep(snapshot(&config, &optimizer, &progress)?)?;
+                observer.keep(snapshot(&subject, &optimizer, &progress)?)?;
                 return Err(Failure::interrupted());
             }
         }
     }
-    Ok((Llama::from_tensors(config, optimizer.weights()), progress))
+    sound(&optimizer)?;
+    Ok(finished(subject, optimizer.weights(), texts.seen, progress))
 }
 
-/// Loss in nats per supervised token, and the gradient of every parameter.
-pub fn gradients(
-    config: &LlamaConfig,
-    weights: &[Tensor<2>],
-    batch: &Batch,
-) -> (f64, Vec<Tensor<2>>) {
-    let leaves: Vec<Tensor<2>> =
-        weights.iter().map(|w| w.clone().autodiff().require_grad()).collect();
-    let model = Llama::from_tensors(config.clone(), leaves.clone());
-    let hidden = model.hidden(&batch.ids, &model.plan(batch.documents.clone())); // [N, d]
-    let supervised = model.last_norm(ops::rows(hidden, &batch.rows)); // [M, d]
-    let loss =
-        ops::linear_cross_entropy(supervised, model.output(), &batch.targets, &batch.weights);
-    let value = f64::from(loss.clone().inner().into_scalar::<f32>());
-    let mut tape = loss.backward();
-    let gradients = leaves
-        .into_iter()
-        .map(|leaf| leaf.grad_remove(&mut tape).expect("every parameter takes part in the loss"))
-        .collect();
-    (value, gradients)
+/// Whether the weights can be kept: a finite gradient may still have thrown them
+/// out of all bounds.
+fn sound(optimizer: &Optimizer) -> Outcome<()> {
+    if global_norm(&optimizer.weights()).is_finite() {
+        return Ok(());
+    }
+    let step = optimizer.step_count();
+    Err(Failure::input(format!("the weights became infinite within {step} steps"))
+        .hint("lower the learning rate; a checkpoint from before is as it was"))
 }
 
-fn not_finite(step: u64, loss: f64, examples: &[u32]) -> Failure {
-    let first: Vec<String> = examples.iter().take(4).map(ToString::to_string).collect();
-    Failure::input(format!(
-        "the loss became {loss} at step {step} (examples {}, ...)",
-        first.join(", ")
-    ))
-    .hint("lower the learning rate, or look at these examples")
+fn finished(
+    subject: Subject,
+    weights: Vec<Tensor<2>>,
+    seen: &[Sequence],
+    progress: Progress,
+) -> Trained {
+    match subject {
+        Subject::Whole { config, .. } => {
+            Trained { model: Llama::from_tensors(config, weights), adapters: None, progress }
+        }
+        Subject::Adapters { base, lora } => {
+            let adapters = Adapters { lora, weights };
+            let model = adapters.merge(&base);
+            let probe = Batch::pack(seen.iter().take(MERGE_PROBE));
+            let error = adapters.merge_error(&base, &model, &probe);
+            Trained { model, adapters: Some((adapters, error)), progress }
+        }
+    }
+}
+
+/// Which sequences of a step have a loss that is not finite, alone. None
+/// where the gradients alone overflow.
+fn blame(subject: &Subject, weights: &[Tensor<2>], sequences: &[&Sequence]) -> Vec<usize> {
+    let alone = |i: &usize| {
+        let parts = [Batch::pack([sequences[*i]])];
+        !gradient::held_out_loss(subject, weights, &parts).is_finite()
+    };
+    (0..sequences.len()).filter(alone).collect()
+}
+
+fn not_finite(step: u64, loss: f64, norm: f64, examples: &[String]) -> Failure {
+    const SHOWN: usize = 4;
+    let what = match loss.is_finite() {
+        true => format!("the gradient's norm became {norm}"),
+        false => format!("the loss became {loss}"),
+    };
+    let shown = examples.iter().take(SHOWN).map(|name| format!("`{name}`"));
+    let mut who = shown.collect::<Vec<_>>().join(", ");
+    if examples.len() > SHOWN {
+        who += &format!(" and {} more", examples.len() - SHOWN);
+    }
+    let whose = match examples.len() {
+        0 => "no example of it alone is to blame".to_owned(),
+        _ => format!("because of {who}"),
+    };
+    Failure::input(format!("{what} at step {step}; {whose}")).hint(
+        "lower the learning rate, or look at these examples; the state before this step is kept",
+    )
 }
 
 impl Progress {
-    fn add(&mut self, batch: &Batch, loss: f64, interval: u64, total: u64) {
+    fn add(&mut self, parts: &[Batch], loss: f64, interval: u64, total: u64) {
         self.step += 1;
-        self.tokens += batch.ids.len() as u64;
-        self.tokens_supervised += batch.targets.len() as u64;
+        self.tokens += parts.iter().map(|part| part.ids.len() as u64).sum::<u64>();
+        self.tokens_supervised += parts.iter().map(|part| part.targets.len() as u64).sum::<u64>();
         self.recent = (self.recent.0 + loss, self.recent.1 + 1);
         if self.step.is_multiple_of(interval) || self.step == total {
             self.curve.push((self.step, self.recent.0 / self.recent.1 as f64));
@@ -159,14 +263,20 @@ impl Progress {
     }
 }
 
-fn snapshot(config: &LlamaConfig, optimizer: &Optimizer, progress: &Progress) -> Outcome<Snapshot> {
+fn snapshot(subject: &Subject, optimizer: &Optimizer, progress: &Progress) -> Outcome<Snapshot> {
+    sound(optimizer)?;
     let state = serde_json::to_vec(progress).doing(|| "writing the training's state".into())?;
-    let weights = weights::save_moments(config, optimizer.parameters())?;
-    Ok([("state.json".to_owned(), state), ("optimizer.safetensors".to_owned(), weights)].into())
+    let moments = match subject {
+        Subject::Whole { config, .. } => weights::save_moments(config, optimizer.parameters())?,
+        Subject::Adapters { .. } => {
+            peft::save_moments(&subject.parameters(), optimizer.parameters())?
+        }
+    };
+    Ok([("state.json".to_owned(), state), ("optimizer.safetensors".to_owned(), moments)].into())
 }
 
 fn restore(
-    config: &LlamaConfig,
+    subject: &Subject,
     training: &Training,
     snapshot: &Snapshot,
     device: &Device,
@@ -176,7 +286,11 @@ fn restore(
     };
     let progress: Progress = serde_json::from_slice(file("state.json")?)
         .doing(|| "reading the checkpoint's state".into())?;
-    let parameters = weights::load_moments(config, file("optimizer.safetensors")?, device)?;
-    let optimizer = Optimizer::resumed(training.optimizer, config, parameters, progress.step);
-    Ok((optimizer, progress))
+    let moments = file("optimizer.safetensors")?;
+    let moments = match subject {
+        Subject::Whole { config, .. } => weights::load_moments(config, moments, device)?,
+        Subject::Adapters { .. } => peft::load_moments(&subject.parameters(), moments, device)?,
+    };
+    let (settings, decays) = (training.optimizer, subject.decays());
+    Ok((Optimizer::resumed(settings, decays, moments, progress.step), progress))
 }

@@ -151,6 +151,33 @@ pub struct TrainLog {
     pub tokens_total: u64,
     /// Mean loss in nats per supervised token, at evenly spaced steps: (step, loss).
     pub curve: Vec<(u64, f64)>,
+    /// Mean loss in nats per supervised token on texts it did not learn from: (step, loss).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_out: Vec<(u64, f64)>,
+    /// Examples longer than the context, where there were any and the manifest allowed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlong: Option<Overlong>,
+    /// What adapters did, where they learnt in place of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<AdapterLog>,
+}
+
+/// Examples that were longer than the context, held-out ones included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlong {
+    /// Left out.
+    pub dropped: u64,
+    /// Without the end of their completion.
+    pub cut: u64,
+}
+
+/// What is known of adapters after a training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterLog {
+    /// Numbers that learnt.
+    pub parameters: u64,
+    /// Largest change of a logit by merging them into the weights, on a few examples.
+    pub merge_error: f64,
 }
 
 /// Outcomes of an evaluation (`scores.json`).

@@ -122,7 +122,7 @@ fn log(steps_total: u64) -> CollectedOutput {
         tokens: 777,
         tokens_supervised: 300,
         tokens_total: steps_total * 10,
-        curve: Vec::new(),
+        ..TrainLog::default()
     };
     output("log", ArtifactKind::TrainLog, "train.json", serde_json::to_vec(&log).unwrap())
 }

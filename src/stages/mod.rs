@@ -5,6 +5,7 @@ pub mod kind;
 pub mod work;
 
 mod formats;
+mod low_rank;
 mod speaking;
 mod tallying;
 

@@ -1,6 +1,6 @@
 //! Kind `train`: examples and a start -> a checkpoint and a log. The loss is
-//! taken on completions only. Randomness: the order of examples, and the
-//! weights of a random start.
+//! taken on completions only. Randomness: the order of examples, the weights of
+//! a random start, the start of adapters and what they leave out.
 //!
 //! Whether a round restarts from the base or goes on from the last round is
 //! the reference in `start`; whether a control arm gets as many steps as
@@ -11,20 +11,26 @@ use crate::base::artifact::{
 };
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::node::Node;
-use crate::base::spec::{Reading, Ref, Use, spec};
+use crate::base::spec::{Reading, Ref, Use, choice, spec};
+use crate::base::text;
 use crate::engine::batch::{Order, Sequence};
 use crate::engine::model::Llama;
-use crate::engine::optimizer::AdamW;
+use crate::engine::optimizer::{self, AdamW};
 use crate::engine::tokenizer::Tokenizer;
-use crate::engine::train::{Observer, Progress, Snapshot, Training, Wish, train};
+use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
 use crate::engine::{self, weights};
 use crate::inference::local::open_device;
-use crate::record::{Example, TrainLog};
+use crate::record::{AdapterLog, Example, Overlong, TrainLog};
 use crate::stages::architecture::Architecture;
 use crate::stages::kind::{Kind, Stage};
+use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
 use crate::stages::work::Work;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Held-out losses of a training, if the manifest does not say how many.
+const VALIDATIONS: u64 = 10;
 
 spec! {
     /// A set of examples in a mixture.
@@ -34,16 +40,46 @@ spec! {
         from: Ref<Examples>,
         /// How often each of them is seen in one epoch.
         repeat: u64 = 1,
+        /// Weight of each of their tokens in the loss, against 1 for another's. The loss of a step
+        /// is the weighted sum over its tokens by their number, so a weight is that of a term of
+        /// the loss.
+        weight: f64 = 1.0,
+    }
+}
+
+choice! {
+    /// How the learning rate goes down after the warm-up.
+    pub enum Schedule {
+        /// Half a cosine to the floor; with `floor = 0` that of Hugging Face's trainer.
+        Cosine = "cosine",
+        /// A straight line to the floor; with `floor = 0` that of Hugging Face's trainer.
+        Linear = "linear",
+        /// It stays at its peak.
+        Constant = "constant",
+    }
+}
+
+choice! {
+    /// What becomes of an example that is longer than the model's context.
+    pub enum TooLong {
+        /// The training does not begin.
+        Refuse = "refuse",
+        /// It is left out; how many were is in the log.
+        Drop = "drop",
+        /// Its completion loses its end, or it is left out where its prompt fills the context; how
+        /// many were is in the log.
+        Cut = "cut",
     }
 }
 
 spec! {
     /// Trains a LLaMA on examples, from a checkpoint or from a random start, with AdamW, a linear
     /// warm-up and a cosine. The loss is the mean over all completion tokens of a step. The sets in
-    /// `data` are shuffled together.
+    /// `data` are shuffled together. With `lora`, adapters learn in place of the weights: they are
+    /// the output `adapter`, and are merged into the output `model`.
     #[check(one_start)]
     pub struct Train {
-        /// Sets of examples, each a reference or `{ from = .., repeat = n }`.
+        /// Sets of examples, each a reference or `{ from = .., repeat = n, weight = w }`.
         data: Vec<Share>,
         /// Checkpoint to start from.
         start: Option<Ref<Model>>,
@@ -57,11 +93,21 @@ spec! {
         match_steps: Vec<Ref<Log>> = Vec::new(),
         /// Sequences in a step.
         batch: u64 = 8,
+        /// Parts that a step is computed in, one after another: less memory, the same loss. Every
+        /// token of the step counts the same, in whichever part it is.
+        accumulate: u64 = 1,
+        /// Whether each block is computed twice, so that the activations of one only are held: less
+        /// memory, more time, the same gradients.
+        recompute: bool = false,
+        /// Low-rank adapters that learn in place of the weights.
+        lora: Option<LowRank>,
         /// Peak learning rate.
         rate: f64 = 1.5e-3,
         /// Share of the steps over which the rate rises from 0 to its peak.
         warmup: f64 = 0.05,
-        /// Share of the peak that the cosine falls to.
+        /// How the rate goes down after the warm-up.
+        schedule: Schedule = Schedule::Cosine,
+        /// Share of the peak that the rate falls to.
         floor: f64 = 0.05,
         /// Decay of AdamW's first moment.
         beta1: f64 = 0.9,
@@ -73,6 +119,13 @@ spec! {
         decay: f64 = 0.01,
         /// Largest global gradient norm; 0 does not clip.
         clip: f64 = 1.0,
+        /// What becomes of an example that is longer than the model's context.
+        too_long: TooLong = TooLong::Refuse,
+        /// Examples whose loss is taken now and then and written to the log. They change nothing.
+        validate: Option<Ref<Examples>>,
+        /// Steps between two such losses; 0 gives ten over the training. The first is taken before
+        /// the first step, the last after the last.
+        validate_every: u64 = 0,
         /// Seconds between checkpoints.
         #[exec]
         checkpoint_seconds: f64 = 15.0,
@@ -99,6 +152,17 @@ fn one_start(train: &Train, node: &Node, cx: &mut Reading) {
     }
     if train.batch == 0 {
         cx.error(&node.origin, "`batch` must be at least 1");
+    } else if train.accumulate == 0 || train.accumulate > train.batch {
+        cx.error(&node.origin, "`accumulate` cuts a batch: it is from 1 to `batch`");
+    }
+    if train.data.iter().any(|share| !(0.0..=f64::from(f32::MAX)).contains(&share.weight)) {
+        cx.error(&node.origin, "a `weight` in `data` is below 0 or beyond all measure");
+    }
+    if train.lora.is_some() && train.start.is_none() {
+        cx.error(&node.origin, "`lora` adapts a trained model: it needs a `start`");
+    }
+    if train.validate.is_none() && train.validate_every > 0 {
+        cx.error(&node.origin, "`validate-every` without `validate` has nothing to look at");
     }
 }
 
@@ -113,7 +177,12 @@ struct Start {
 
 impl Stage for Train {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
-        vec![("model".into(), ArtifactKind::Model), ("log".into(), ArtifactKind::TrainLog)]
+        let mut outputs =
+            vec![("model".into(), ArtifactKind::Model), ("log".into(), ArtifactKind::TrainLog)];
+        if self.lora.is_some() {
+            outputs.push(("adapter".into(), ArtifactKind::Files));
+        }
+        outputs
     }
 
     fn needs_device(&self) -> bool {
@@ -122,41 +191,60 @@ impl Stage for Train {
 
     fn run(&self, work: &Work) -> Outcome<()> {
         let Start { model, tokenizer, tokenizer_file, behind } = self.start(work)?;
-        let context = model.config().max_position_embeddings;
-        let (data, distinct) = self.sequences(work, &tokenizer, context)?;
+        let config = model.config().clone();
+        let texts = self.texts(work, &tokenizer, config.max_position_embeddings)?;
+        let steps = self.steps(work, texts.seen.len())?;
+        let adapters = match &self.lora {
+            Some(lora) => Some(lora.adapters(work, &config, &model.device())?),
+            None => None,
+        };
         let training = Training {
-            optimizer: AdamW {
-                rate: self.rate,
-                warmup: self.warmup,
-                floor: self.floor,
-                beta1: self.beta1,
-                beta2: self.beta2,
-                eps: self.eps,
-                decay: self.decay,
-                clip: self.clip,
-            },
+            optimizer: self.optimizer(),
             batch: self.batch as usize,
-            steps: self.steps(work, data.len())?,
+            accumulate: self.accumulate as usize,
+            recompute: self.recompute,
+            adapters,
+            steps,
+            validate_every: match self.validate_every {
+                0 => steps.div_ceil(VALIDATIONS).max(1),
+                every => every,
+            },
             seed: work.seed().derive("order"),
+            dropout: work.seed().derive("dropout"),
         };
         let resume = work.load_checkpoint()?;
-        let interval = Duration::from_secs_f64(self.checkpoint_seconds.max(0.0));
-        let mut watch = Watch { work, total: training.steps, interval, last: Instant::now() };
-        let (model, progress) = engine::on_threads(work.threads(), || {
-            train(model, &data, &training, resume, &mut watch)
+        let mut watch = Watch {
+            work,
+            total: training.steps,
+            interval: Duration::from_secs_f64(self.checkpoint_seconds.max(0.0)),
+            last: Instant::now(),
+            names: &texts.names,
+        };
+        let Trained { model, adapters, progress } = engine::on_threads(work.threads(), || {
+            let texts = Texts { seen: &texts.seen, held_out: &texts.held_out };
+            train(model, texts, &training, resume, &mut watch)
         })?;
         let log = TrainLog {
             steps: progress.step,
             steps_total: behind.0 + progress.step,
-            examples: distinct,
+            examples: texts.distinct,
             tokens: progress.tokens,
             tokens_supervised: progress.tokens_supervised,
             tokens_total: behind.1 + progress.tokens,
             curve: progress.curve,
+            held_out: progress.held_out,
+            overlong: Some(texts.overlong).filter(|overlong| *overlong != Overlong::default()),
+            adapters: adapters.as_ref().map(|(adapters, merge_error)| AdapterLog {
+                parameters: adapters.size() as u64,
+                merge_error: *merge_error,
+            }),
         };
         work.metric("train-tokens", log.tokens as f64);
         work.metric("steps", log.steps as f64);
         work.output("log").write_json("train.json", &log)?;
+        if let Some((adapters, _)) = &adapters {
+            low_rank::write(work.output("adapter"), adapters, &config)?;
+        }
         let out = work.output("model");
         out.write_json("config.json", model.config())?;
         out.write("model.safetensors", &weights::save(&model)?)?;
@@ -188,39 +276,59 @@ impl Train {
         Ok(Start { model, tokenizer, tokenizer_file, behind: (0, 0) })
     }
 
-    /// All sequences, repeats included, and the number of distinct examples.
-    fn sequences(
-        &self,
-        work: &Work,
-        tokenizer: &Tokenizer,
-        context: usize,
-    ) -> Outcome<(Vec<Sequence>, u64)> {
-        let (mut sequences, mut distinct) = (Vec::new(), 0);
+    fn optimizer(&self) -> AdamW {
+        AdamW {
+            rate: self.rate,
+            warmup: self.warmup,
+            schedule: match self.schedule {
+                Schedule::Cosine => optimizer::Schedule::Cosine,
+                Schedule::Linear => optimizer::Schedule::Linear,
+                Schedule::Constant => optimizer::Schedule::Constant,
+            },
+            floor: self.floor,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            decay: self.decay,
+            clip: self.clip,
+        }
+    }
+
+    /// All sequences, repeats included, as the context allows.
+    fn texts(&self, work: &Work, tokenizer: &Tokenizer, context: usize) -> Outcome<Material> {
+        let mut fitting = Fitting { policy: self.too_long, context, long: Vec::new(), seen: 0 };
+        let mut material = Material::default();
         for (share, artifact) in self.data.iter().zip(work.inputs("data")) {
             let rows: Vec<Example> = artifact.rows("examples.jsonl")?;
-            distinct += rows.len() as u64;
             let mut set = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let sequence = sequence(tokenizer, row);
-                if sequence.ids.len() > context + 1 {
-                    return Err(Failure::input(format!(
-                        "example `{}` has {} tokens; the model's context holds {context}",
-                        row.id,
-                        sequence.ids.len()
-                    )));
-                }
-                set.push(sequence);
+            for row in rows {
+                let sequence =
+                    Sequence { weight: share.weight as f32, ..sequence(tokenizer, &row) };
+                set.extend(fitting.fit(&row.id, sequence, &mut material.overlong));
             }
+            material.distinct += set.len() as u64;
             for _ in 0..share.repeat {
-                sequences.extend(set.iter().cloned());
+                material.seen.extend(set.iter().map(|(_, sequence)| sequence.clone()));
+                material.names.extend(set.iter().map(|(name, _)| name.clone()));
             }
         }
-        if sequences.is_empty() {
+        if let Some(artifact) = work.optional_input("validate") {
+            for row in artifact.rows::<Example>("examples.jsonl")? {
+                let sequence = sequence(tokenizer, &row);
+                let fits = fitting.fit(&row.id, sequence, &mut material.overlong);
+                material.held_out.extend(fits.map(|(_, sequence)| sequence));
+            }
+            if material.held_out.is_empty() {
+                return Err(Failure::input("`validate` holds no example to take a loss on"));
+            }
+        }
+        fitting.report(work, &material.overlong)?;
+        if material.seen.is_empty() {
             return Err(Failure::input(
                 "there is nothing to train on: all sets in `data` are empty",
             ));
         }
-        Ok((sequences, distinct))
+        Ok(material)
     }
 
     fn steps(&self, work: &Work, sequences: usize) -> Outcome<u64> {
@@ -243,7 +351,74 @@ pub(super) fn sequence(tokenizer: &Tokenizer, example: &Example) -> Sequence {
     let first_target = ids.len();
     ids.extend(tokenizer.encode(&example.completion));
     ids.push(tokenizer.eos());
-    Sequence { ids, first_target }
+    Sequence { ids, first_target, weight: 1.0 }
+}
+
+/// The texts of a training.
+#[derive(Default)]
+struct Material {
+    /// Those it learns from, repeats included.
+    seen: Vec<Sequence>,
+    /// Names of these.
+    names: Vec<Arc<str>>,
+    /// Those it is watched with.
+    held_out: Vec<Sequence>,
+    /// Examples among these, each once.
+    distinct: u64,
+    /// What became of those that were too long.
+    overlong: Overlong,
+}
+
+/// Makes sequences fit the context, and remembers those that did not.
+struct Fitting {
+    policy: TooLong,
+    context: usize,
+    /// Name and length of each that was too long.
+    long: Vec<(String, usize)>,
+    seen: usize,
+}
+
+impl Fitting {
+    fn fit(
+        &mut self,
+        name: &str,
+        mut sequence: Sequence,
+        overlong: &mut Overlong,
+    ) -> Option<(Arc<str>, Sequence)> {
+        self.seen += 1;
+        // The last token is predicted and never read.
+        let most = self.context + 1;
+        if sequence.ids.len() > most {
+            self.long.push((name.to_owned(), sequence.ids.len()));
+            if self.policy != TooLong::Cut || sequence.first_target >= most {
+                overlong.dropped += 1;
+                return None;
+            }
+            overlong.cut += 1;
+            sequence.ids.truncate(most);
+        }
+        Some((name.into(), sequence))
+    }
+
+    /// Says how many examples were too long; refuses them if that is the policy.
+    fn report(&self, work: &Work, overlong: &Overlong) -> Outcome<()> {
+        let Some((name, longest)) = self.long.iter().max_by_key(|(_, tokens)| tokens) else {
+            return Ok(());
+        };
+        let (long, seen, context) = (self.long.len(), self.seen, self.context);
+        let what = format!(
+            "{long} of {} are longer than the model's context of {context} tokens; the longest, \
+             `{name}`, has {longest}",
+            text::plural(seen as u64, "example")
+        );
+        if self.policy == TooLong::Refuse {
+            return Err(Failure::input(what)
+                .hint("`too-long = \"drop\"` leaves them out, `too-long = \"cut\"` cuts them"));
+        }
+        let Overlong { dropped, cut } = overlong;
+        work.warn(format!("{what}: {dropped} left out, {cut} cut"));
+        Ok(())
+    }
 }
 
 /// Reports steps, keeps checkpoints, hears the wish to stop.
@@ -252,6 +427,7 @@ struct Watch<'a> {
     total: u64,
     interval: Duration,
     last: Instant,
+    names: &'a [Arc<str>],
 }
 
 impl Observer for Watch<'_> {
@@ -272,5 +448,9 @@ impl Observer for Watch<'_> {
 
     fn keep(&mut self, snapshot: Snapshot) -> Outcome<()> {
         self.work.save_checkpoint(&snapshot).doing(|| "keeping a checkpoint".into())
+    }
+
+    fn name(&self, sequence: usize) -> String {
+        self.names.get(sequence).map_or_else(|| sequence.to_string(), ToString::to_string)
     }
 }

@@ -14,3 +14,4 @@ mod plan;
 mod resume;
 mod space;
 mod study;
+mod training;

@@ -127,27 +127,32 @@ fn attend(
     (q, k, tensor(o, Shape::new([n, width])), lse.into())
 }
 
-/// The loss and the gradients of both operands for a loss weight of 1.
-fn cross_entropy(
+/// The loss and the gradients of the wanted ones of both operands (`h`, `w`)
+/// for a loss weight of 1, `chunk` rows at a time.
+pub(super) fn cross_entropy(
     h: &FlexTensor,
     w: &FlexTensor,
     targets: &[u32],
     weights: &[f32],
-) -> (f32, FlexTensor, FlexTensor) {
+    chunk: usize,
+    wanted: [bool; 2],
+) -> (f32, [Option<FlexTensor>; 2]) {
     let ([m, d], [vocabulary, _]) = (dims(h), dims(w));
     let mut loss = 0.0;
-    let mut dh = Vec::with_capacity(m * d);
-    let mut dw = FlexTensor::zeros(Shape::new([vocabulary, d]), DType::F32);
+    let mut dh = Vec::with_capacity(if wanted[0] { m * d } else { 0 });
+    let mut dw = wanted[1].then(|| FlexTensor::zeros(Shape::new([vocabulary, d]), DType::F32));
     let rows = values(h);
-    for start in (0..m).step_by(CHUNK) {
-        let end = (start + CHUNK).min(m);
+    for start in (0..m).step_by(chunk) {
+        let end = (start + chunk).min(m);
         let hc = tensor(rows[start * d..end * d].to_vec(), Shape::new([end - start, d]));
         let mut z = packed(matmul_nt(&hc, w));
         loss += cpu::cross_entropy(z.storage_mut(), &targets[start..end], &weights[start..end]);
-        dh.extend_from_slice(values(&packed(Flex::float_matmul(z.clone(), w.clone()))));
-        dw = Flex::float_add(dw, matmul_tn(&z, &hc));
+        if wanted[0] {
+            dh.extend_from_slice(values(&packed(Flex::float_matmul(z.clone(), w.clone()))));
+        }
+        dw = dw.map(|dw| Flex::float_add(dw, matmul_tn(&z, &hc)));
     }
-    (loss, tensor(dh, Shape::new([m, d])), dw)
+    (loss, [wanted[0].then(|| tensor(dh, Shape::new([m, d]))), dw])
 }
 
 impl FusedOps for Flex {
@@ -198,7 +203,8 @@ impl FusedOps for Flex {
         targets: Arc<[u32]>,
         weights: Arc<[f32]>,
     ) -> FlexTensor {
-        let (loss, ..) = cross_entropy(&packed(h), &packed(w), &targets, &weights);
+        let (h, w) = (packed(h), packed(w));
+        let (loss, _) = cross_entropy(&h, &w, &targets, &weights, CHUNK, [false; 2]);
         tensor(vec![loss], Shape::new([1]))
     }
 
@@ -291,7 +297,9 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         #[derive(Debug)]
         struct Linear;
         impl Backward<Flex, 2> for Linear {
-            type State = (Tracked, Tracked);
+            /// `x` where `w` learns, and `w` where `x` does: a frozen weight
+            /// holds no activations.
+            type State = (Option<Tracked>, Option<Tracked>);
             fn backward(
                 self,
                 ops: Ops<Self::State, 2>,
@@ -300,19 +308,20 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let ([to_x, to_w], (x, w)) = (ops.parents, ops.state);
-                if let Some(node) = to_x {
+                if let (Some(node), Some(w)) = (to_x, w) {
                     grads.register::<Flex>(node.id, Flex::float_matmul(dy.clone(), w));
                 }
-                if let Some(node) = to_w {
+                if let (Some(node), Some(x)) = (to_w, x) {
                     grads.register::<Flex>(node.id, matmul_tn(&dy, &x));
                 }
             }
         }
-        let guards = [x.node(), w.node()];
+        let (guards, learns) = ([x.node(), w.node()], [x.is_tracked(), w.is_tracked()]);
         let (x, w) = (x.into_primitive(), w.into_primitive());
         let y = Flex::linear(x.clone(), w.clone());
+        let saved = (learns[1].then_some(x), learns[0].then_some(w));
         match Linear.prepare::<C>(guards).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, w), y),
+            OpsKind::Tracked(prep) => prep.finish(saved, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
@@ -449,7 +458,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         struct CrossEntropy;
         impl Backward<Flex, 2> for CrossEntropy {
             /// The gradients for a loss weight of 1: they come with the forward pass.
-            type State = (Tracked, Tracked);
+            type State = [Option<Tracked>; 2];
             fn backward(
                 self,
                 ops: Ops<Self::State, 2>,
@@ -458,9 +467,8 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             ) {
                 let dy = packed(grads.consume::<Flex>(&ops.node));
                 let factor = values(&dy)[0];
-                let ([to_h, to_w], (dh, dw)) = (ops.parents, ops.state);
-                for (node, gradient) in [(to_h, dh), (to_w, dw)] {
-                    if let Some(node) = node {
+                for (node, gradient) in ops.parents.into_iter().zip(ops.state) {
+                    if let (Some(node), Some(gradient)) = (node, gradient) {
                         let mut gradient = packed(gradient);
                         if factor != 1.0 {
                             gradient.storage_mut::<f32>().iter_mut().for_each(|g| *g *= factor);
@@ -470,12 +478,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 }
             }
         }
-        let guards = [h.node(), w.node()];
+        let (guards, wanted) = ([h.node(), w.node()], [h.is_tracked(), w.is_tracked()]);
         let (h, w) = (packed(h.into_primitive()), packed(w.into_primitive()));
-        let (loss, dh, dw) = cross_entropy(&h, &w, &targets, &weights);
+        let (loss, gradients) = cross_entropy(&h, &w, &targets, &weights, CHUNK, wanted);
         let loss = tensor(vec![loss], Shape::new([1]));
         match CrossEntropy.prepare::<C>(guards).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((dh, dw), loss),
+            OpsKind::Tracked(prep) => prep.finish(gradients, loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         }
     }

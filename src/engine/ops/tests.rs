@@ -109,6 +109,34 @@ fn fused_cross_entropy_matches_the_reference() {
 }
 
 #[test]
+fn the_chunk_of_the_cross_entropy_changes_nothing_but_rounding() {
+    use burn_flex::FlexTensor;
+    let flex = |x: Tensor<2>| FlexTensor::from_data(x.into_data());
+    let (h, w) = (flex(random("h", [600, 24])), flex(random("w", [37, 24])));
+    let targets: Vec<u32> = (0..600).map(|i| i * 7 % 37).collect();
+    let weights: Vec<f32> = (0..600).map(|i| (1 + i % 3) as f32 / 1200.0).collect();
+    let run = |chunk| fused::cross_entropy(&h, &w, &targets, &weights, chunk, [true; 2]);
+    let floats = |x: FlexTensor| x.to_contiguous().as_slice::<f32>().expect("f32").to_vec();
+    let (loss, whole) = run(600);
+    let whole = whole.map(|x| floats(x.expect("wanted")));
+    for chunk in [64, 256, 512] {
+        let (other, parts) = run(chunk);
+        assert!((other - loss).abs() <= 1e-6 * loss, "chunk {chunk}: {other} against {loss}");
+        for (part, whole) in parts.into_iter().zip(&whole) {
+            let part = floats(part.expect("wanted"));
+            let norm = |x: &mut dyn Iterator<Item = f32>| {
+                x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+            };
+            let off = norm(&mut part.iter().zip(whole).map(|(a, b)| a - b));
+            assert!(off <= 1e-6 * norm(&mut whole.iter().copied()), "chunk {chunk}: {off}");
+        }
+    }
+    let (alone, none) = fused::cross_entropy(&h, &w, &targets, &weights, 512, [false; 2]);
+    assert_eq!(alone, run(512).0);
+    assert!(none.iter().all(Option::is_none));
+}
+
+#[test]
 fn cached_attention_equals_packed_attention_at_the_last_token() {
     let heads = Heads { query: 4, kv: 2, dim: 8 };
     let lengths = [5usize, 9, 1];

@@ -11,10 +11,11 @@ use crate::base::seed::Seed;
 use crate::engine::{
     batch::{Batch, Sequence},
     config::LlamaConfig,
+    gradient::{self, Subject},
     model::Llama,
     ops::{self, Documents, Slots},
-    optimizer::AdamW,
-    train::{self, Observer, Progress, Snapshot, Training, Wish, train},
+    optimizer::{AdamW, Schedule},
+    train::{Observer, Progress, Snapshot, Texts, Training, Wish, train},
     weights,
 };
 use burn::tensor::{Device, Tensor};
@@ -27,6 +28,7 @@ pub(super) fn checks(is_cpu: bool) -> Vec<Check> {
         check("logits over a cache against the whole text", or(1e-5, 1e-4), over_a_cache),
         check("logits alone against logits among 15 others", or(0.0, 1e-4), among_others),
         check("gradients packed against one text at a time", or(2e-6, 2e-5), packed),
+        check("gradients in parts and recomputed against at once", or(2e-6, 2e-5), in_parts),
         check("a training against the same again", or(0.0, 1e-4), twice),
         check("a training against one stopped in the middle", or(0.0, 1e-4), stopped),
     ];
@@ -67,7 +69,7 @@ fn texts(n: u32) -> Vec<Sequence> {
             let mut ids = vec![1, number, number];
             ids.extend(vec![number; 1 + i as usize % 9]);
             ids.push(2);
-            Sequence { ids, first_target: 3 }
+            Sequence { ids, first_target: 3, weight: 1.0 }
         })
         .collect()
 }
@@ -124,9 +126,17 @@ fn among_others(device: &Device) -> Result<f64, String> {
     Ok(worst)
 }
 
-/// The gradient of all parameters, one after another.
-fn gradients(model: &Llama, texts: &[Sequence]) -> Result<Vec<f32>, String> {
-    let (_, gradients) = train::gradients(model.config(), &model.tensors(), &Batch::pack(texts));
+/// The gradient of all parameters, one after another, of a step in so many parts.
+fn gradients(
+    model: &Llama,
+    texts: &[Sequence],
+    parts: usize,
+    recompute: bool,
+) -> Result<Vec<f32>, String> {
+    let texts: Vec<&Sequence> = texts.iter().collect();
+    let parts = Batch::split(&texts, parts);
+    let (_, gradients) =
+        gradient::gradients(&Subject::whole(model), &model.tensors(), &parts, recompute, Seed(0));
     let all = gradients.into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
     Ok(all.concat())
 }
@@ -137,12 +147,22 @@ fn packed(device: &Device) -> Result<f64, String> {
     let total: f32 = texts.iter().map(targets).sum();
     let mut apart: Vec<f32> = Vec::new();
     for text in &texts {
-        let one = gradients(&model, std::slice::from_ref(text))?;
+        let one = gradients(&model, std::slice::from_ref(text), 1, false)?;
         apart.resize(one.len(), 0.0);
         let share = targets(text) / total;
         apart.iter_mut().zip(one).for_each(|(sum, x)| *sum += share * x);
     }
-    difference(&gradients(&model, &texts)?, &apart)
+    difference(&gradients(&model, &texts, 1, false)?, &apart)
+}
+
+fn in_parts(device: &Device) -> Result<f64, String> {
+    let (model, texts) = (model(device), texts(6));
+    let whole = gradients(&model, &texts, 1, false)?;
+    let mut worst = 0.0f64;
+    for (parts, recompute) in [(3, false), (6, false), (1, true), (3, true)] {
+        worst = worst.max(difference(&gradients(&model, &texts, parts, recompute)?, &whole)?);
+    }
+    Ok(worst)
 }
 
 /// Keeps the snapshot of one step.
@@ -161,6 +181,10 @@ impl Observer for Keep {
         self.kept = Some(snapshot);
         Ok(())
     }
+
+    fn name(&self, sequence: usize) -> String {
+        format!("text {sequence}")
+    }
 }
 
 /// The weights after eight steps, and the snapshot after step `at`.
@@ -173,6 +197,7 @@ fn trained(
         optimizer: AdamW {
             rate: 3e-3,
             warmup: 0.1,
+            schedule: Schedule::Cosine,
             floor: 0.1,
             beta1: 0.9,
             beta2: 0.98,
@@ -181,12 +206,18 @@ fn trained(
             clip: 1.0,
         },
         batch: 8,
+        accumulate: 2,
+        recompute: false,
+        adapters: None,
         steps: 8,
+        validate_every: 0,
         seed: Seed(9),
+        dropout: Seed(0),
     };
     let mut keep = Keep { at, kept: None };
-    let (model, _) = train(model(device), &texts(40), &training, resume, &mut keep)
-        .map_err(|failure| failure.what)?;
+    let texts = Texts { seen: &texts(40), held_out: &[] };
+    let trained = train(model(device), texts, &training, resume, &mut keep);
+    let model = trained.map_err(|failure| failure.what)?.model;
     let weights = model.tensors().into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
     // What is kept is what was trained.
     let bytes = weights::save(&model).map_err(|failure| failure.what)?;
@@ -213,6 +244,6 @@ fn logits_here_and_there(device: &Device) -> Result<f64, String> {
 }
 
 fn gradients_here_and_there(device: &Device) -> Result<f64, String> {
-    let of = |device: &Device| gradients(&model(device), &texts(6));
+    let of = |device: &Device| gradients(&model(device), &texts(6), 1, false);
     difference(&of(device)?, &of(&Device::flex())?)
 }

@@ -1,0 +1,203 @@
+//! Trainings through the program: adapters and what takes them up, held-out
+//! losses, examples that are too long, parameters that make no sense.
+
+use crate::space::Space;
+use serde_json::Value;
+
+/// A tiny base with a held-out set; `TAIL` goes on.
+const BASE: &str = r#"
+rekindle = 1
+name = "training"
+seed = 1
+
+[protocol.arithmetic]
+question = "Q: {question} A:"
+feedback = "Q: {question} R: {reply} F:"
+refined-marker = "refined:"
+reply = "answer {answer}"
+correct = "judgement correct"
+incorrect = "judgement incorrect"
+answer = "number"
+
+[model.small]
+width = 32
+layers = 2
+heads = 2
+kv-heads = 1
+feed-forward = 48
+context = 64
+
+[dataset.words]
+kind = "word-problems"
+protocol = "arithmetic"
+problems = { base = 40, held = 10, test = 6 }
+
+[stage.corpus]
+kind = "examples"
+problems = "words.base"
+protocol = "arithmetic"
+
+[stage.held]
+kind = "examples"
+problems = "words.held"
+protocol = "arithmetic"
+
+[stage.vocabulary]
+kind = "tokenizer"
+protocol = "arithmetic"
+examples = ["corpus", "held"]
+problems = ["words.test"]
+
+[stage.base]
+kind = "train"
+model = "small"
+tokenizer = "vocabulary"
+data = ["corpus"]
+epochs = 2
+"#;
+
+fn with(tail: &str) -> Space {
+    Space::with(&format!("{BASE}{tail}"))
+}
+
+/// The log of the training that was `wanted`.
+fn log(space: &Space, wanted: impl Fn(&Value) -> bool) -> Value {
+    let shelves = crate::space::list(&space.path(".rekindle/objects"));
+    let objects = shelves.iter().flat_map(|shelf| crate::space::list(shelf));
+    let logs = objects
+        .filter_map(|object| serde_json::from_slice::<Value>(&std::fs::read(object).ok()?).ok())
+        .filter(|value| value["tokens_supervised"].is_u64());
+    logs.into_iter().find(wanted).expect("a log")
+}
+
+#[test]
+fn adapters_flow_on_as_files_and_as_a_model() {
+    let space = with(
+        r#"
+[stage.tuned]
+kind = "train"
+start = "base.model"
+data = [{ from = "corpus", weight = 0.5 }, "held"]
+epochs = 2
+accumulate = 3
+recompute = true
+schedule = "linear"
+floor = 0
+validate = "held"
+validate-every = 5
+lora = { rank = 4, alpha = 6, targets = ["v_proj", "q_proj", "down_proj"], dropout = 0.1 }
+
+[stage.again]
+kind = "train"
+start = "base.model"
+data = ["corpus"]
+epochs = 1
+lora = { start = "tuned.adapter" }
+
+[stage.settings]
+kind = "command"
+run = ["sh", "-c", "cat in/adapter/adapter_config.json > LOG; ls in/adapter > out/files/x"]
+inputs = { adapter = "again.adapter" }
+
+[stage.eval]
+kind = "evaluate"
+model = "tuned.model"
+problems = "words.test"
+protocol = "arithmetic"
+"#,
+    );
+    space.run(&["run", "m.toml", "--device", "cpu"]).ok();
+    let settings: Value = serde_json::from_str(&space.log().join(" ")).unwrap();
+    assert_eq!((settings["r"].as_u64(), settings["lora_alpha"].as_f64()), (Some(4), Some(6.0)));
+    assert_eq!(settings["target_modules"], serde_json::json!(["q_proj", "v_proj", "down_proj"]));
+
+    let tuned = log(&space, |log| log["held_out"].is_array());
+    // 2 blocks; A and B of [32, 32], [16, 32] and [32, 48].
+    assert_eq!(tuned["adapters"]["parameters"], 2 * 4 * (32 + 32 + 16 + 32 + 32 + 48));
+    assert!(tuned["adapters"]["merge_error"].as_f64().unwrap() < 1e-4, "{tuned}");
+    let steps: Vec<u64> =
+        tuned["held_out"].as_array().unwrap().iter().map(|p| p[0].as_u64().unwrap()).collect();
+    // 50 examples in batches of 8, twice.
+    assert_eq!((tuned["steps"].as_u64(), steps), (Some(14), vec![0, 5, 10, 14]));
+}
+
+#[test]
+fn examples_beyond_the_context_are_counted_and_never_silent() {
+    let short = |policy: &str| {
+        let space = with(policy);
+        let text = std::fs::read_to_string(space.path("m.toml")).unwrap();
+        space.write("m.toml", text.replace("context = 64", "context = 30"));
+        space
+    };
+    let refused = short("").run(&["run", "m.toml", "--device", "cpu"]);
+    assert_ne!(refused.code, 0);
+    let many = "of 40 examples are longer than the model's context of 30 tokens; the longest, `";
+    assert!(refused.err.contains(many), "{}", refused.err);
+    assert!(refused.err.contains("too-long = \"drop\""), "{}", refused.err);
+
+    let space = short("too-long = \"drop\"\n");
+    space.run(&["run", "m.toml", "--device", "cpu"]).ok();
+    let log = log(&space, |_| true);
+    let dropped = log["overlong"]["dropped"].as_u64().unwrap();
+    assert!(0 < dropped && dropped < 40, "{log}");
+    assert_eq!((&log["examples"], &log["overlong"]["cut"]), (&(40 - dropped).into(), &0.into()));
+    assert_eq!(log["steps"], 2 * (40 - dropped).div_ceil(8));
+
+    let space = short("too-long = \"cut\"\n");
+    space.run(&["run", "m.toml", "--device", "cpu"]).ok();
+    let overlong = self::log(&space, |_| true)["overlong"].clone();
+    let sum = |key: &str| overlong[key].as_u64().unwrap();
+    assert_eq!(sum("dropped") + sum("cut"), dropped);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_examples_and_leaves_the_last_state() {
+    let space = with(
+        r#"
+[stage.t]
+kind = "train"
+start = "base.model"
+data = ["held", { from = "corpus", weight = 3e38 }]
+"#,
+    );
+    let ran = space.run(&["run", "m.toml", "--device", "cpu"]);
+    assert_ne!(ran.code, 0);
+    assert!(
+        ran.err.contains("the loss became inf at step 0; because of `direct-base-"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.err.contains("`direct-held-"), "{}", ran.err);
+    let steps = crate::space::list(&space.path(".rekindle/partial"));
+    assert!(steps.iter().any(|step| step.join("checkpoint-0").exists()), "{steps:?}");
+}
+
+#[test]
+fn parameters_that_make_no_sense_are_refused_where_they_stand() {
+    for (tail, complaint) in [
+        ("accumulate = 9", "from 1 to `batch`"),
+        ("lora = {}", "it needs a `start`"),
+        ("validate-every = 3", "`validate-every` without `validate`"),
+        ("schedule = \"linaer\"", "linear"),
+        (
+            "[stage.t]\nkind = \"train\"\nstart = \"base.model\"\ndata = [{ from = \"corpus\", weight = -1 }]",
+            "below 0",
+        ),
+        (
+            "[stage.t]\nkind = \"train\"\nstart = \"base.model\"\ndata = [\"corpus\"]\nlora = { rank = 0 }",
+            "`rank`",
+        ),
+        (
+            "[stage.t]\nkind = \"train\"\nstart = \"base.model\"\ndata = [\"corpus\"]\nlora = { dropout = 1 }",
+            "`dropout`",
+        ),
+        (
+            "[stage.t]\nkind = \"train\"\nstart = \"base.model\"\ndata = [\"corpus\"]\nlora = { targets = [] }",
+            "names no layer",
+        ),
+    ] {
+        let plan = with(tail).run(&["plan", "m.toml", "--device", "cpu"]);
+        assert_ne!(plan.code, 0, "{tail}");
+        assert!(plan.err.contains(complaint), "{tail}: {}", plan.err);
+    }
+}
