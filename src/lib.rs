@@ -43,7 +43,7 @@
 //!   of generation, or on whether the run was interrupted.
 //! * Gold answers decide nothing but what a report says, save for the annotator
 //!   in `collect`, which stands where GPT-4 stands in the paper.
-//! * burn is named in `engine` only, petgraph in `plan`, toml in `manifest`,
+//! * burn and tokenizers are named in `engine` only, minijinja in `record`, petgraph in `plan`, toml in `manifest`,
 //!   ureq in `host`, clap and indicatif in `cli`.
 //!
 //! # Files

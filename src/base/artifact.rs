@@ -38,9 +38,9 @@ artifacts! {
     Examples = "examples",
     /// Questions with a model's replies, feedback and refinements (`dialogues.jsonl`).
     Dialogues = "dialogues",
-    /// A vocabulary (`tokenizer.json`).
+    /// A vocabulary (`tokenizer.json` or `tokenizer.model`, and what lies beside it).
     Tokenizer = "tokenizer",
-    /// A checkpoint (`config.json`, `model.safetensors`, `tokenizer.json`).
+    /// A checkpoint (`config.json`, `model.safetensors`, and its tokenizer's files).
     Model = "model",
     /// What a training did: steps, tokens, loss (`train.json`).
     TrainLog = "train-log",

@@ -6,6 +6,7 @@
 
 use super::ops::Documents;
 use crate::base::seed::Seed;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One training text.
@@ -17,6 +18,21 @@ pub struct Sequence {
     pub first_target: usize,
     /// Weight of its tokens in the loss; 1 is that of any other.
     pub weight: f32,
+    /// Tokens behind it that are not, such as messages between two replies.
+    pub skipped: Vec<Range<usize>>,
+}
+
+impl Sequence {
+    /// Indices of the tokens that are to be predicted.
+    fn predicted(&self) -> impl Iterator<Item = usize> + '_ {
+        let all = self.first_target..self.ids.len();
+        all.filter(|i| !self.skipped.iter().any(|range| range.contains(i)))
+    }
+
+    /// Tokens that are to be predicted.
+    pub fn targets(&self) -> usize {
+        self.predicted().count()
+    }
 }
 
 /// Sequences packed into one row of tokens, with their targets.
@@ -75,7 +91,7 @@ impl Packed {
             let inputs = &sequence.ids[..sequence.ids.len() - 1];
             packed.ids.extend_from_slice(inputs);
             packed.lengths.push(inputs.len());
-            for i in sequence.first_target..sequence.ids.len() {
+            for i in sequence.predicted() {
                 packed.rows.push((start + i - 1) as u32);
                 packed.targets.push(sequence.ids[i]);
                 packed.weights.push(sequence.weight);
@@ -138,8 +154,8 @@ mod tests {
 
     #[test]
     fn packing_keeps_targets_with_their_sequence() {
-        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2, weight: 1.0 };
-        let b = Sequence { ids: vec![1, 7, 2], first_target: 1, weight: 1.0 };
+        let a = Sequence { ids: vec![1, 5, 6, 2], first_target: 2, skipped: vec![], weight: 1.0 };
+        let b = Sequence { ids: vec![1, 7, 2], first_target: 1, skipped: vec![], weight: 1.0 };
         let batch = Batch::pack([&a, &b]);
         assert_eq!(&batch.ids[..], [1, 5, 6, 1, 7]);
         assert_eq!(&batch.rows[..], [1, 2, 3, 4]);
@@ -150,8 +166,12 @@ mod tests {
 
     #[test]
     fn parts_of_a_step_share_its_number_of_targets() {
-        let sequence =
-            |n: usize, weight| Sequence { ids: (0..n as u32).collect(), first_target: 1, weight };
+        let sequence = |n: usize, weight| Sequence {
+            ids: (0..n as u32).collect(),
+            first_target: 1,
+            skipped: vec![],
+            weight,
+        };
         let all = [sequence(2, 1.0), sequence(6, 1.0), sequence(3, 0.5), sequence(5, 1.0)];
         let step: Vec<&Sequence> = all.iter().collect();
         for (parts, sizes) in

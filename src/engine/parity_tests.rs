@@ -44,7 +44,7 @@ fn sequences(value: &Value) -> Vec<Sequence> {
     let pairs: Vec<(Vec<u32>, usize)> = part(value);
     pairs
         .into_iter()
-        .map(|(ids, first_target)| Sequence { ids, first_target, weight: 1.0 })
+        .map(|(ids, first_target)| Sequence { ids, first_target, skipped: vec![], weight: 1.0 })
         .collect()
 }
 

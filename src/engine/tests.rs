@@ -48,7 +48,7 @@ fn data() -> Vec<Sequence> {
             let mut ids = vec![1, n, n];
             ids.extend(vec![n; 1 + i as usize % 3]);
             ids.push(2);
-            Sequence { ids, first_target: 3, weight: 1.0 }
+            Sequence { ids, first_target: 3, skipped: vec![], weight: 1.0 }
         })
         .collect()
 }
@@ -381,6 +381,7 @@ fn thread_count_changes_no_bit() {
                 .map(|i| Sequence {
                     ids: (0..30).map(|j| 3 + (i * j) % 20).collect(),
                     first_target: 1,
+                    skipped: vec![],
                     weight: 1.0,
                 })
                 .collect();

@@ -10,9 +10,11 @@ use crate::engine::device::{self, DeviceChoice};
 use crate::engine::generate::{Decoding, Finish, Request, generate};
 use crate::engine::model::Llama;
 use crate::engine::sample::Sampling;
-use crate::engine::tokenizer::Tokenizer;
+use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::weights;
-use crate::record::Tokens;
+use crate::inference::prompting;
+use crate::record::template::Prompt;
+use crate::record::{TextNotes, Tokens};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,8 +29,8 @@ pub struct Local {
 pub struct Question {
     /// The caller's name for it.
     pub index: usize,
-    /// The text.
-    pub prompt: String,
+    /// The conversation so far.
+    pub prompt: Prompt,
     /// Seed of its random choices.
     pub seed: Seed,
 }
@@ -40,7 +42,8 @@ pub struct Manner {
     pub temperature: f64,
     /// Most tokens to write.
     pub max_tokens: usize,
-    /// A word that ends a reply besides the end mark, and is not part of it.
+    /// What ends a reply besides the end mark, and is not part of it. Where it is one word, and
+    /// words are tokens, it ends the writing; else the text is cut there.
     pub stop: Option<String>,
     /// Sequences side by side.
     pub batch: usize,
@@ -76,25 +79,26 @@ pub fn open_device(choice: &str) -> Outcome<device::Opened> {
 }
 
 impl Local {
-    /// A model of the three files of a checkpoint.
+    /// A model of a checkpoint's configuration, weights and tokenizer.
     ///
     /// # Errors
     /// When one of them is damaged, or the vocabulary is larger than the model's.
     pub fn load(
         config: &[u8],
         weights: &[u8],
-        tokenizer: &[u8],
+        tokenizer: &Files,
         device: &device::Device,
     ) -> Outcome<Local> {
         let config: LlamaConfig =
             serde_json::from_slice(config).doing(|| "reading `config.json`".into())?;
-        let tokenizer = Tokenizer::from_bytes(tokenizer)?;
+        let tokenizer = Tokenizer::from_files(tokenizer)?;
         if tokenizer.size() > config.vocab_size {
             return Err(Failure::input(format!(
                 "the tokenizer has {} tokens, the model knows {}",
                 tokenizer.size(),
                 config.vocab_size
-            )));
+            ))
+            .hint("they belong to two different models; take both out of one checkpoint"));
         }
         let model = weights::load(config, weights, device)?;
         Ok(Local { model, tokenizer })
@@ -120,38 +124,125 @@ impl Local {
         manner: &Manner,
         done: &mut dyn FnMut(Utterance) -> Outcome<()>,
     ) -> Outcome<()> {
-        let mut lengths = Vec::with_capacity(questions.len());
+        let mut prompts: Vec<Vec<u32>> = Vec::with_capacity(questions.len());
         let requests = questions
             .iter()
             .enumerate()
             .map(|(index, question)| {
-                let mut prompt = vec![self.tokenizer.bos()];
-                prompt.extend(self.tokenizer.encode(&question.prompt));
-                lengths.push(prompt.len());
-                Request {
+                let prompt = prompting::encode(&self.tokenizer, &question.prompt, None)?.ids;
+                prompts.push(prompt.clone());
+                Ok(Request {
                     index,
                     prompt,
                     seed: question.seed,
                     sampling: Sampling::at(manner.temperature),
                     max_tokens: manner.max_tokens,
-                }
+                })
             })
-            .collect();
-        let mut stop = vec![self.tokenizer.eos()];
-        if let Some(word) = &manner.stop {
+            .collect::<Outcome<_>>()?;
+        let mut stop = vec![self.tokenizer.end()];
+        if let Some(word) = manner.stop.as_ref().filter(|_| self.tokenizer.is_of_words()) {
             let unknown = || Failure::input(format!("the stop word `{word}` is no token"));
             stop.push(self.tokenizer.id(word).ok_or_else(unknown)?);
         }
         let decoding = Decoding { batch: manner.batch, stop: &stop };
         generate(&self.model, requests, decoding, &mut |reply| {
-            let tokens =
-                Tokens { read: lengths[reply.index] as u64, written: reply.tokens.len() as u64 };
-            done(Utterance {
-                index: questions[reply.index].index,
-                text: self.tokenizer.decode(&reply.tokens),
-                tokens,
-                cut: reply.finish == Finish::Length,
-            })
+            let prompt = &prompts[reply.index];
+            let tokens = Tokens { read: prompt.len() as u64, written: reply.tokens.len() as u64 };
+            let (text, stopped) = self.text(prompt, &reply.tokens, manner)?;
+            let cut = reply.finish == Finish::Length && !stopped;
+            done(Utterance { index: questions[reply.index].index, text, tokens, cut })
         })
+    }
+
+    /// A reply's text, without the blank that parts it from its prompt, and
+    /// whether what ends it was in it.
+    fn text(&self, prompt: &[u32], reply: &[u32], manner: &Manner) -> Outcome<(String, bool)> {
+        let text = self.tokenizer.decode(prompt, reply)?;
+        let text = text.strip_prefix(' ').unwrap_or(&text);
+        Ok(match manner.stop.as_ref().and_then(|stop| text.find(stop.as_str())) {
+            Some(at) if !self.tokenizer.is_of_words() => (text[..at].trim_end().to_owned(), true),
+            _ => (text.to_owned(), false),
+        })
+    }
+
+    /// What the tokens of prompts should make a person know.
+    ///
+    /// # Errors
+    /// `Input` when the template or the tokenizer refuses one.
+    pub fn notes(&self, prompts: &[Prompt]) -> Outcome<TextNotes> {
+        let mut notes = TextNotes::default();
+        for prompt in prompts {
+            notes += prompting::encode(&self.tokenizer, prompt, None)?.notes;
+        }
+        Ok(notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::device::Device;
+
+    fn config(vocabulary: usize) -> LlamaConfig {
+        LlamaConfig {
+            model_type: "llama".into(),
+            vocab_size: vocabulary,
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            tie_word_embeddings: false,
+        }
+    }
+
+    fn open(vocabulary: usize) -> Outcome<Local> {
+        let config = config(vocabulary);
+        let file = serde_json::to_vec(&config).expect("JSON");
+        let model = Llama::random(config, 0.5, Seed(1), &Device::flex());
+        let tokenizer =
+            include_bytes!("../../tests/fixtures/tokenizers/llama/tokenizer.model").to_vec();
+        let files = Files::from([("tokenizer.model".to_owned(), tokenizer)]);
+        Local::load(&file, &weights::save(&model).expect("saves"), &files, &Device::flex())
+    }
+
+    fn say(local: &Local, stop: Option<&str>) -> Utterance {
+        let prompt = Prompt { text: "how many ?".into(), ..Prompt::default() };
+        let question = Question { index: 3, prompt, seed: Seed(5) };
+        let stop = stop.map(str::to_owned);
+        let manner = Manner { temperature: 1.0, max_tokens: 12, stop, batch: 1 };
+        let mut said = None;
+        let mut keep = |utterance| {
+            said = Some(utterance);
+            Ok(())
+        };
+        local.speak(&[question], &manner, &mut keep).expect("speaks");
+        said.expect("one reply")
+    }
+
+    #[test]
+    fn a_vocabulary_that_the_model_does_not_know_is_refused_by_its_size() {
+        let Err(failure) = open(300) else { panic!("loads") };
+        assert_eq!(failure.what, "the tokenizer has 560 tokens, the model knows 300");
+        // More rows than tokens are filling, as many checkpoints have it.
+        assert!(open(576).is_ok());
+    }
+
+    #[test]
+    fn where_words_are_not_tokens_a_text_is_cut_at_its_stop() {
+        let local = open(560).expect("loads");
+        let whole = say(&local, None);
+        assert!(whole.cut && whole.index == 3 && whole.tokens.read > 1);
+        let middle = whole.text.char_indices().nth(6).map(|(at, _)| at).expect("is long");
+        let stop = &whole.text[middle..];
+        let cut = say(&local, Some(stop));
+        let want = whole.text[..whole.text.find(stop).expect("in it")].trim_end();
+        assert_eq!((cut.text.as_str(), cut.cut), (want, false));
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod annotator;
 pub mod local;
+pub mod prompting;
 pub mod reference;

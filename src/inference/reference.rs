@@ -70,13 +70,11 @@ impl Reference {
     /// The part of a protocol that reading an answer needs.
     fn protocol(&self) -> Protocol {
         Protocol {
-            question: String::new(),
-            feedback: String::new(),
-            refined_marker: String::new(),
             reply: self.reply.clone(),
             correct: self.correct.clone(),
             incorrect: self.incorrect.clone(),
             answer: self.answer,
+            ..Protocol::empty()
         }
     }
 }

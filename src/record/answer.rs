@@ -149,6 +149,7 @@ mod tests {
             correct: "judgement correct".into(),
             incorrect: "judgement incorrect".into(),
             answer,
+            ..Protocol::empty()
         }
     }
 

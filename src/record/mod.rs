@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod metric;
 pub mod protocol;
+pub mod template;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,9 @@ pub struct Example {
     pub prompt: String,
     /// What the model shall say.
     pub completion: String,
+    /// How it is written down, and what was said before.
+    #[serde(default, skip_serializing_if = "template::Form::is_raw")]
+    pub form: template::Form,
 }
 
 /// What somebody judged a reply to be.
@@ -160,6 +164,10 @@ pub struct TrainLog {
     /// What adapters did, where they learnt in place of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<AdapterLog>,
+    /// What tokenization did that a person should know of; absent where there is nothing, and
+    /// for vocabularies of whole words.
+    #[serde(default, skip_serializing_if = "TextNotes::is_empty")]
+    pub notes: TextNotes,
 }
 
 /// Examples that were longer than the context, held-out ones included.
@@ -178,6 +186,48 @@ pub struct AdapterLog {
     pub parameters: u64,
     /// Largest change of a logit by merging them into the weights, on a few examples.
     pub merge_error: f64,
+}
+
+/// What tokenization did that a person should know of, in numbers of texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextNotes {
+    /// Texts.
+    pub texts: u64,
+    /// Of these, texts whose tokens would be others, were they not cut where the reply begins.
+    pub seams: u64,
+    /// Texts with more than one begin mark.
+    pub doubled_begins: u64,
+    /// Texts with a special token spelled out in a message.
+    pub spelled_marks: u64,
+}
+
+impl TextNotes {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.seams == 0 && self.doubled_begins == 0 && self.spelled_marks == 0
+    }
+
+    /// What there is to tell, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let said = |count: u64, what: &str| {
+            (count > 0).then(|| format!("{count} of {} texts {what}", self.texts))
+        };
+        let all = [
+            said(self.seams, "have other tokens when they are not cut where the reply begins"),
+            said(self.doubled_begins, "have more than one begin mark"),
+            said(self.spelled_marks, "spell out a special token, which was read as one"),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+impl std::ops::AddAssign for TextNotes {
+    fn add_assign(&mut self, other: TextNotes) {
+        self.texts += other.texts;
+        self.seams += other.seams;
+        self.doubled_begins += other.doubled_begins;
+        self.spelled_marks += other.spelled_marks;
+    }
 }
 
 /// Outcomes of an evaluation (`scores.json`).

@@ -14,6 +14,7 @@ use crate::base::spec::{Ref, Use, spec};
 use crate::inference::annotator::{Annotation, AnnotatorSpec};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
+use crate::record::template::Prompt;
 use crate::record::{Dialogue, Example, Problem, Tally, Verdict};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker};
@@ -76,11 +77,9 @@ impl Stage for Collect {
                 let again = annotator.annotate(problem, &refined)?;
                 meta.push(self.lesson(problem, &refined, &again, "meta-right"));
             }
-            qa.push(Example {
-                id: format!("qa-{}", problem.id),
-                prompt: self.protocol.question_prompt(problem),
-                completion: refined.clone(),
-            });
+            let prompt = self.protocol.question_prompt(problem);
+            let id = format!("qa-{}", problem.id);
+            qa.push(self.protocol.example(id, prompt, refined.clone()));
             annotated.push(Dialogue {
                 feedback: Some(annotation.feedback),
                 verdict: Some(annotation.verdict),
@@ -100,7 +99,7 @@ impl Stage for Collect {
 
 impl Collect {
     fn answers(&self, work: &Work, problems: Vec<Problem>) -> Outcome<Vec<Dialogue>> {
-        let prompts: Vec<String> =
+        let prompts: Vec<Prompt> =
             problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
         let manner = Manner {
             temperature: self.temperature,
@@ -121,12 +120,9 @@ impl Collect {
         Ok(problems.into_iter().zip(said).map(dialogue).collect())
     }
 
-    /// Feedback and refined reply as one completion.
+    /// How to give feedback and a refined reply.
     fn lesson(&self, problem: &Problem, reply: &str, said: &Annotation, kind: &str) -> Example {
-        Example {
-            id: format!("{kind}-{}", problem.id),
-            prompt: self.protocol.feedback_prompt(problem, reply),
-            completion: self.protocol.feedback_completion(&said.feedback, &said.refined),
-        }
+        let id = format!("{kind}-{}", problem.id);
+        self.protocol.lesson(id, problem, reply, &said.feedback, &said.refined)
     }
 }

@@ -12,6 +12,7 @@ use crate::base::hash::Hasher;
 use crate::base::spec::{Ref, Use, choice, spec};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
+use crate::record::template::Prompt;
 use crate::record::{Dialogue, ModeScores, Outcome, Problem, Scores, Tokens, answer, metric};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::self_feedback::feedback_manner;
@@ -128,14 +129,14 @@ impl Exam<'_> {
         let seed = self.work.seed().derive(topic);
         let repeated: Vec<&Problem> =
             self.problems.iter().flat_map(|p| std::iter::repeat_n(p, times as usize)).collect();
-        let prompts: Vec<String> = repeated.iter().map(|p| protocol.question_prompt(p)).collect();
+        let prompts: Vec<Prompt> = repeated.iter().map(|p| protocol.question_prompt(p)).collect();
         let reply = |temperature| Manner {
             temperature,
             max_tokens: self.spec.max_tokens as usize,
             stop: None,
             batch: BATCH,
         };
-        let ask = |what: &str, prompts: &[String], manner: &Manner| -> Result<Vec<Said>> {
+        let ask = |what: &str, prompts: &[Prompt], manner: &Manner| -> Result<Vec<Said>> {
             let topic = format!("{topic} {what}");
             self.speaker.ask(&topic, prompts, seed.derive(what), manner)
         };
@@ -156,10 +157,10 @@ impl Exam<'_> {
             return Ok(dialogues);
         }
         let manner = feedback_manner(protocol, 0.0, self.spec.feedback_tokens);
-        let prompts: Vec<String> =
+        let prompts: Vec<Prompt> =
             dialogues.iter().map(|d| protocol.feedback_prompt(&d.problem, &d.reply)).collect();
         let feedback = ask("feedback", &prompts, &manner)?;
-        let prompts: Vec<String> = dialogues
+        let prompts: Vec<Prompt> = dialogues
             .iter()
             .zip(&feedback)
             .map(|(d, f)| protocol.refine_prompt(&d.problem, &d.reply, &f.text))

@@ -7,8 +7,8 @@ use crate::base::failure::{Failure, Outcome};
 use crate::base::seed::Rng;
 use crate::base::spec::{Ref, Use, spec};
 use crate::inference::reference::{expression, show};
+use crate::record::Problem;
 use crate::record::protocol::{AnswerForm, Protocol};
-use crate::record::{Example, Problem};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
 
@@ -49,11 +49,11 @@ impl Stage for Examples {
                 }
                 AnswerForm::Number => show(gold),
             };
-            examples.push(Example {
-                id: format!("direct-{}", problem.id),
-                prompt: self.protocol.question_prompt(problem),
-                completion: self.protocol.reply_with(&answer),
-            });
+            examples.push(self.protocol.example(
+                format!("direct-{}", problem.id),
+                self.protocol.question_prompt(problem),
+                self.protocol.reply_with(&answer),
+            ));
         }
         work.output("examples").write_rows("examples.jsonl", &examples)
     }

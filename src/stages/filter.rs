@@ -12,7 +12,8 @@ use crate::base::spec::{Ref, Use, choice, spec};
 use crate::inference::local::Manner;
 use crate::record::answer;
 use crate::record::protocol::Protocol;
-use crate::record::{Dialogue, Example, Tally, Tokens, Verdict};
+use crate::record::template::Prompt;
+use crate::record::{Dialogue, Tally, Tokens, Verdict};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::self_feedback::feedback_manner;
 use crate::stages::speaking::{BATCH, Said, Speaker};
@@ -81,11 +82,9 @@ impl Stage for Filter {
             let dropped = self.reason(dialogue, second);
             judged.push(Judged::of(&self.protocol, dialogue, dropped));
             if let (None, Some(refined)) = (dropped, &dialogue.refined) {
-                kept.push(Example {
-                    id: format!("evol-{}", dialogue.problem.id),
-                    prompt: self.protocol.question_prompt(&dialogue.problem),
-                    completion: refined.clone(),
-                });
+                let prompt = self.protocol.question_prompt(&dialogue.problem);
+                let id = format!("evol-{}", dialogue.problem.id);
+                kept.push(self.protocol.example(id, prompt, refined.clone()));
             }
         }
         let mut counts: Tally = tally(&judged);
@@ -102,7 +101,7 @@ impl Filter {
     fn judge(&self, work: &Work, dialogues: &[Dialogue]) -> Outcome<Vec<Second>> {
         let speaker = Speaker::new(work)?;
         let refined = |d: &Dialogue| d.refined.clone().unwrap_or_default();
-        let prompts: Vec<String> = dialogues
+        let prompts: Vec<Prompt> = dialogues
             .iter()
             .map(|d| self.protocol.feedback_prompt(&d.problem, &refined(d)))
             .collect();
@@ -117,7 +116,7 @@ impl Filter {
         let again = match self.rule {
             Rule::None | Rule::Judgement => nothing(),
             Rule::FixedPoint | Rule::Both => {
-                let prompts: Vec<String> = dialogues
+                let prompts: Vec<Prompt> = dialogues
                     .iter()
                     .zip(&feedback)
                     .map(|(d, f)| self.protocol.refine_prompt(&d.problem, &refined(d), &f.text))

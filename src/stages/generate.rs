@@ -6,6 +6,7 @@ use crate::base::failure::Outcome;
 use crate::base::spec::{Ref, Use, spec};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
+use crate::record::template::Prompt;
 use crate::record::{Dialogue, Problem};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker};
@@ -42,7 +43,7 @@ impl Stage for Generate {
     fn run(&self, work: &Work) -> Outcome<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
         let speaker = Speaker::new(work)?;
-        let prompts: Vec<String> =
+        let prompts: Vec<Prompt> =
             problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
         let manner = Manner {
             temperature: self.temperature,

@@ -10,6 +10,7 @@ use crate::base::hash::{Digest, Hasher};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Spec, spec};
 use crate::engine::config::LlamaConfig;
+use crate::engine::tokenizer;
 use crate::engine::weights::folder::Weights;
 use crate::host::fs;
 use crate::record::TrainLog;
@@ -25,13 +26,6 @@ const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 /// Any of these is a vocabulary.
 const VOCABULARIES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
-/// What may stand beside a vocabulary and say how it is used.
-const BESIDE: [&str; 4] = [
-    "added_tokens.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-];
 
 spec! {
     /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout: `config.json`, weights as
@@ -159,7 +153,7 @@ impl Import {
                 ))
                 .hint("copy one of them there, or name a step that makes one in `tokenizer`"));
             }
-            let all = VOCABULARIES.iter().chain(&BESIDE).filter(|name| there(name));
+            let all = tokenizer::FILES.iter().filter(|name| there(name));
             beside.extend(all.map(|name| (*name).to_owned()));
         }
         Ok(Found { folder, weights, beside })

@@ -8,6 +8,7 @@ use crate::inference::local::Manner;
 use crate::record::Dialogue;
 use crate::record::answer;
 use crate::record::protocol::Protocol;
+use crate::record::template::Prompt;
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker};
 use crate::stages::work::Work;
@@ -45,7 +46,7 @@ impl Stage for SelfFeedback {
         let mut dialogues: Vec<Dialogue> = work.input("dialogues")?.rows("dialogues.jsonl")?;
         let speaker = Speaker::new(work)?;
         let manner = feedback_manner(&self.protocol, self.temperature, self.max_tokens);
-        let prompts: Vec<String> =
+        let prompts: Vec<Prompt> =
             dialogues.iter().map(|d| self.protocol.feedback_prompt(&d.problem, &d.reply)).collect();
         let said = speaker.ask("feedback", &prompts, work.seed(), &manner)?;
         work.metric("generated-tokens", speaking::total(&said).written as f64);
@@ -63,7 +64,7 @@ pub(super) fn feedback_manner(protocol: &Protocol, temperature: f64, max_tokens:
     Manner {
         temperature,
         max_tokens: max_tokens as usize,
-        stop: Some(protocol.refined_marker.clone()),
+        stop: protocol.feedback_stop(),
         batch: BATCH,
     }
 }

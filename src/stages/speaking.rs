@@ -4,8 +4,10 @@
 use crate::base::failure::{Failure, Outcome};
 use crate::base::seed::Seed;
 use crate::engine;
+use crate::engine::tokenizer::{FILES, Files};
 use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
 use crate::record::Tokens;
+use crate::record::template::Prompt;
 use crate::stages::work::Work;
 use crate::store::artifact::Artifact;
 use serde::{Deserialize, Serialize};
@@ -36,9 +38,16 @@ pub(super) fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
     Local::load(
         &model.read("config.json")?,
         &model.read("model.safetensors")?,
-        &model.read("tokenizer.json")?,
+        &tokenizer_files(model)?,
         &opened.device,
     )
+}
+
+/// The files of an artifact that belong to a tokenizer.
+pub(super) fn tokenizer_files(artifact: &Artifact) -> Outcome<Files> {
+    let there = artifact.files();
+    let names = FILES.into_iter().filter(|name| there.contains(name));
+    names.map(|name| Ok((name.to_owned(), artifact.read(name)?))).collect()
 }
 
 impl<'a> Speaker<'a> {
@@ -53,10 +62,13 @@ impl<'a> Speaker<'a> {
     pub(super) fn ask(
         &self,
         topic: &str,
-        prompts: &[String],
+        prompts: &[Prompt],
         seed: Seed,
         manner: &Manner,
     ) -> Outcome<Vec<Said>> {
+        for warning in self.local.notes(prompts)?.warnings() {
+            self.work.warn(format!("prompts of `{topic}`: {warning}"));
+        }
         let mut memo = self.work.memo::<Said>(topic)?;
         let missing: Vec<Question> = prompts
             .iter()

@@ -4,7 +4,7 @@
 use crate::base::artifact::{ArtifactKind, Examples, Problems};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::{Ref, Use, spec};
-use crate::engine::tokenizer::Tokenizer as Vocabulary;
+use crate::engine::tokenizer::words::Words;
 use crate::record::protocol::Protocol;
 use crate::record::{Example, Problem};
 use crate::stages::kind::{Kind, Stage};
@@ -72,7 +72,7 @@ impl Stage for Tokenizer {
             .split_whitespace()
             .chain(numbers.iter().map(String::as_str))
             .chain(frequent.iter().map(|(word, _)| word.as_str()));
-        let vocabulary = Vocabulary::of_words(words);
+        let vocabulary = Words::of_words(words);
         let unknown: u64 = counts
             .iter()
             .filter(|(word, _)| vocabulary.id(word).is_none())

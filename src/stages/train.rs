@@ -16,11 +16,12 @@ use crate::base::text;
 use crate::engine::batch::{Order, Sequence};
 use crate::engine::model::Llama;
 use crate::engine::optimizer::{self, AdamW};
-use crate::engine::tokenizer::Tokenizer;
+use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
 use crate::engine::{self, weights};
 use crate::inference::local::open_device;
-use crate::record::{AdapterLog, Example, Overlong, TrainLog};
+use crate::inference::prompting::sequence;
+use crate::record::{AdapterLog, Example, Overlong, TextNotes, TrainLog};
 use crate::stages::architecture::Architecture;
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::low_rank::{self, LowRank};
@@ -170,7 +171,7 @@ fn one_start(train: &Train, node: &Node, cx: &mut Reading) {
 struct Start {
     model: Llama,
     tokenizer: Tokenizer,
-    tokenizer_file: Vec<u8>,
+    tokenizer_files: Files,
     /// Totals of the trainings behind it: steps, tokens.
     behind: (u64, u64),
 }
@@ -190,7 +191,7 @@ impl Stage for Train {
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
-        let Start { model, tokenizer, tokenizer_file, behind } = self.start(work)?;
+        let Start { model, tokenizer, tokenizer_files, behind } = self.start(work)?;
         let config = model.config().clone();
         let texts = self.texts(work, &tokenizer, config.max_position_embeddings)?;
         let steps = self.steps(work, texts.seen.len())?;
@@ -238,6 +239,9 @@ impl Stage for Train {
                 parameters: adapters.size() as u64,
                 merge_error: *merge_error,
             }),
+            // Word vocabularies came first: their logs, and so the digests of all that is made
+            // of them, stay what they were. Warnings are given for them as for the others.
+            notes: if tokenizer.is_of_words() { TextNotes::default() } else { texts.notes },
         };
         work.metric("train-tokens", log.tokens as f64);
         work.metric("steps", log.steps as f64);
@@ -248,7 +252,9 @@ impl Stage for Train {
         let out = work.output("model");
         out.write_json("config.json", model.config())?;
         out.write("model.safetensors", &weights::save(&model)?)?;
-        out.write("tokenizer.json", &tokenizer_file)?;
+        for (name, bytes) in &tokenizer_files {
+            out.write(name, bytes)?;
+        }
         out.write_json("train.json", &log)
     }
 }
@@ -261,19 +267,19 @@ impl Train {
             return Ok(Start {
                 model: local.model().clone(),
                 tokenizer: local.tokenizer().clone(),
-                tokenizer_file: artifact.read("tokenizer.json")?,
+                tokenizer_files: speaking::tokenizer_files(artifact)?,
                 behind: (log.steps_total, log.tokens_total),
             });
         }
         let architecture =
             self.model.as_ref().ok_or_else(|| Failure::bug("a start from nothing has no shape"))?;
-        let tokenizer_file = work.input("tokenizer")?.read("tokenizer.json")?;
-        let tokenizer = Tokenizer::from_bytes(&tokenizer_file)?;
+        let tokenizer_files = speaking::tokenizer_files(work.input("tokenizer")?)?;
+        let tokenizer = Tokenizer::from_files(&tokenizer_files)?;
         let config = architecture.config(tokenizer.size()).map_err(Failure::input)?;
         let device = open_device(work.device())?.device;
         let seed = work.seed().derive("init");
         let model = Llama::random(config, architecture.init_std, seed, &device);
-        Ok(Start { model, tokenizer, tokenizer_file, behind: (0, 0) })
+        Ok(Start { model, tokenizer, tokenizer_files, behind: (0, 0) })
     }
 
     fn optimizer(&self) -> AdamW {
@@ -302,8 +308,9 @@ impl Train {
             let rows: Vec<Example> = artifact.rows("examples.jsonl")?;
             let mut set = Vec::with_capacity(rows.len());
             for row in rows {
-                let sequence =
-                    Sequence { weight: share.weight as f32, ..sequence(tokenizer, &row) };
+                let (sequence, noted) = sequence(tokenizer, &row)?;
+                material.notes += noted;
+                let sequence = Sequence { weight: share.weight as f32, ..sequence };
                 set.extend(fitting.fit(&row.id, sequence, &mut material.overlong));
             }
             material.distinct += set.len() as u64;
@@ -314,7 +321,8 @@ impl Train {
         }
         if let Some(artifact) = work.optional_input("validate") {
             for row in artifact.rows::<Example>("examples.jsonl")? {
-                let sequence = sequence(tokenizer, &row);
+                let (sequence, noted) = sequence(tokenizer, &row)?;
+                material.notes += noted;
                 let fits = fitting.fit(&row.id, sequence, &mut material.overlong);
                 material.held_out.extend(fits.map(|(_, sequence)| sequence));
             }
@@ -328,6 +336,7 @@ impl Train {
                 "there is nothing to train on: all sets in `data` are empty",
             ));
         }
+        material.notes.warnings().into_iter().for_each(|warning| work.warn(warning));
         Ok(material)
     }
 
@@ -344,16 +353,6 @@ impl Train {
     }
 }
 
-/// Begin mark, prompt, completion, end mark; the loss begins with the completion.
-pub(super) fn sequence(tokenizer: &Tokenizer, example: &Example) -> Sequence {
-    let mut ids = vec![tokenizer.bos()];
-    ids.extend(tokenizer.encode(&example.prompt));
-    let first_target = ids.len();
-    ids.extend(tokenizer.encode(&example.completion));
-    ids.push(tokenizer.eos());
-    Sequence { ids, first_target, weight: 1.0 }
-}
-
 /// The texts of a training.
 #[derive(Default)]
 struct Material {
@@ -367,6 +366,8 @@ struct Material {
     distinct: u64,
     /// What became of those that were too long.
     overlong: Overlong,
+    /// What their tokenization should make a person know.
+    notes: TextNotes,
 }
 
 /// Makes sequences fit the context, and remembers those that did not.
@@ -394,8 +395,12 @@ impl Fitting {
                 overlong.dropped += 1;
                 return None;
             }
-            overlong.cut += 1;
             sequence.ids.truncate(most);
+            if sequence.targets() == 0 {
+                overlong.dropped += 1;
+                return None;
+            }
+            overlong.cut += 1;
         }
         Some((name.into(), sequence))
     }

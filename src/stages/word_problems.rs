@@ -298,11 +298,11 @@ impl WordProblems {
             .chain(tuple.1.iter().map(|(operator, operand)| format!("{operator} {operand}")))
             .collect();
         let prompt = self.protocol.feedback.replace("{question}", &question.join(" "));
-        Example {
-            id: format!("{name}-{index}"),
-            prompt: without_reply(&prompt),
-            completion: working(&solution(tuple)),
-        }
+        self.protocol.example(
+            format!("{name}-{index}"),
+            self.protocol.message(without_reply(&prompt)),
+            working(&solution(tuple)),
+        )
     }
 
     /// A reply, what was found, and the verdict; the loss is on the difference and the verdict.
@@ -321,11 +321,11 @@ impl WordProblems {
         let (before, off) = said.split_once(" off ").unwrap_or((&said, ""));
         let reply = self.protocol.reply_with(&written.to_string());
         let prompt = self.protocol.feedback.replace("{reply}", &reply);
-        Example {
-            id: format!("{name}-{index}"),
-            prompt: format!("{} {before}", without_question(&prompt)),
-            completion: format!("off {off} ; {verdict}"),
-        }
+        self.protocol.example(
+            format!("{name}-{index}"),
+            self.protocol.message(format!("{} {before}", without_question(&prompt))),
+            format!("off {off} ; {verdict}"),
+        )
     }
 }
 
@@ -425,7 +425,7 @@ mod tests {
             reply: "answer {answer}".into(),
             correct: "judgement correct".into(),
             incorrect: "judgement incorrect".into(),
-            answer: crate::record::protocol::AnswerForm::Number,
+            ..Protocol::empty()
         }
     }
 

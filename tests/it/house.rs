@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Floor, what it may import, packages that only it may name.
 const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("base", &[], &["blake3", "annotate_snippets"]),
-    ("record", &["base"], &[]),
+    ("record", &["base"], &["minijinja", "minijinja_contrib"]),
     ("manifest", &["base"], &["toml"]),
     ("plan", &["base", "manifest", "record"], &["petgraph"]),
     ("report", &["base", "manifest", "record"], &[]),
@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     (
         "engine",
         &["base", "host", "record"],
-        &["burn", "burn_flex", "cubecl", "cudarc", "pulp", "rayon", "safetensors"],
+        &["burn", "burn_flex", "cubecl", "cudarc", "pulp", "rayon", "safetensors", "tokenizers"],
     ),
     ("inference", &["base", "host", "record", "store", "engine"], &[]),
     (

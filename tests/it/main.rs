@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod chat;
 mod compare;
 mod doctor;
 mod errors;

@@ -69,7 +69,7 @@ fn texts(n: u32) -> Vec<Sequence> {
             let mut ids = vec![1, number, number];
             ids.extend(vec![number; 1 + i as usize % 9]);
             ids.push(2);
-            Sequence { ids, first_target: 3, weight: 1.0 }
+            Sequence { ids, first_target: 3, skipped: vec![], weight: 1.0 }
         })
         .collect()
 }
@@ -143,7 +143,7 @@ fn gradients(
 
 fn packed(device: &Device) -> Result<f64, String> {
     let (model, texts) = (model(device), texts(6));
-    let targets = |text: &Sequence| (text.ids.len() - text.first_target) as f32;
+    let targets = |text: &Sequence| text.targets() as f32;
     let total: f32 = texts.iter().map(targets).sum();
     let mut apart: Vec<f32> = Vec::new();
     for text in &texts {

@@ -91,9 +91,11 @@ impl Export<'_> {
             let given: Map<String, Value> = parse(GENERATION, bytes)?;
             marks.extend(given.into_iter().filter(|(key, _)| MARKS.contains(&key.as_str())));
         } else if let Some(bytes) = self.files.get(TOKENIZER) {
-            let tokenizer = Tokenizer::from_bytes(bytes)?;
-            marks.insert("bos_token_id".into(), tokenizer.bos().into());
-            marks.insert("eos_token_id".into(), tokenizer.eos().into());
+            let tokenizer = Tokenizer::from_files(&self.files)?;
+            if let Some(begin) = tokenizer.begin_mark() {
+                marks.insert("bos_token_id".into(), begin.into());
+            }
+            marks.insert("eos_token_id".into(), tokenizer.end().into());
             let file: Value = parse(TOKENIZER, bytes)?;
             if let Some(pad) = added(&file, |token| token["content"] == "<pad>") {
                 marks.insert("pad_token_id".into(), pad["id"].clone());

@@ -35,6 +35,7 @@ fn replied(problem: &Problem) -> Option<f64> {
         correct: "judgement correct".into(),
         incorrect: "judgement incorrect".into(),
         answer: AnswerForm::Expression,
+        ..Protocol::empty()
     };
     let reply = protocol.reply_with(&expression(&problem.solution));
     answer::extract(&protocol, problem, &reply)

@@ -1,28 +1,27 @@
-//! Words as numbers: a word-level vocabulary, kept as a `tokenizer.json` that
-//! Hugging Face's `tokenizers` reads too (WordLevel model, WhitespaceSplit).
+//! Our own vocabulary of whole words, kept as a `tokenizer.json` that Hugging
+//! Face's `tokenizers` reads too (WordLevel model, WhitespaceSplit).
 //!
-//! Knows nothing of templates or answers. Other kinds of vocabularies are
-//! refused by name.
+//! Knows nothing of templates or answers, nor of the other kinds of
+//! vocabularies, which are its neighbours'.
 
 use crate::base::failure::{Failure, Outcome};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 /// The special tokens, in the order of their ids.
 const SPECIAL: [&str; 4] = ["<pad>", "<bos>", "<eos>", "<unk>"];
 
-/// A vocabulary. Cloning shares it.
+/// A vocabulary of whole words.
 #[derive(Clone, Debug)]
-pub struct Tokenizer {
-    ids: Arc<HashMap<String, u32>>,
-    words: Arc<[String]>,
+pub struct Words {
+    ids: HashMap<String, u32>,
+    words: Vec<String>,
 }
 
-impl Tokenizer {
+impl Words {
     /// A vocabulary of these words, the special tokens first, the rest in the
     /// order given; repeats are taken once.
-    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Tokenizer {
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Words {
         let mut seen: BTreeSet<&str> = SPECIAL.into();
         let mut all: Vec<String> = SPECIAL.map(str::to_owned).into();
         for word in words {
@@ -30,26 +29,28 @@ impl Tokenizer {
                 all.push(word.to_owned());
             }
         }
-        Tokenizer::of_list(all)
+        Words::of_list(all)
     }
 
-    fn of_list(words: Vec<String>) -> Tokenizer {
+    fn of_list(words: Vec<String>) -> Words {
         let ids = words.iter().enumerate().map(|(id, word)| (word.clone(), id as u32)).collect();
-        Tokenizer { ids: Arc::new(ids), words: words.into() }
+        Words { ids, words }
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Whether a `tokenizer.json` is one that [`Words::to_bytes`] may have written.
+    pub fn wrote(file: &Value) -> bool {
+        let marks = SPECIAL.iter().enumerate();
+        file["model"]["type"] == "WordLevel"
+            && file["pre_tokenizer"]["type"] == "WhitespaceSplit"
+            && file["normalizer"].is_null()
+            && marks.clone().all(|(id, mark)| file["model"]["vocab"][mark] == id)
+    }
+
+    /// Reads a `tokenizer.json` that [`Words::to_bytes`] wrote.
     ///
     /// # Errors
-    /// `Input` when it is no JSON, of another kind, or its ids have gaps.
-    pub fn from_bytes(bytes: &[u8]) -> Outcome<Tokenizer> {
-        let file: Value = serde_json::from_slice(bytes)
-            .map_err(|error| Failure::input("`tokenizer.json` is not JSON").caused_by(error))?;
-        let kind = file["model"]["type"].as_str().unwrap_or("without a type");
-        if kind != "WordLevel" {
-            return Err(Failure::input(format!("a {kind} tokenizer is not supported yet"))
-                .hint("only word-level tokenizers can be read so far"));
-        }
+    /// `Input` when its ids have gaps.
+    pub fn from_json(file: &Value) -> Outcome<Words> {
         let vocabulary = file["model"]["vocab"]
             .as_object()
             .ok_or_else(|| Failure::input("`tokenizer.json` has no vocabulary"))?;
@@ -68,7 +69,7 @@ impl Tokenizer {
                 SPECIAL.join(" ")
             )));
         }
-        Ok(Tokenizer::of_list(by_id.into_values().map(str::to_owned).collect()))
+        Ok(Words::of_list(by_id.into_values().map(str::to_owned).collect()))
     }
 
     /// Writes a `tokenizer.json`; the same vocabulary gives the same bytes.
@@ -109,19 +110,10 @@ impl Tokenizer {
         self.words.len()
     }
 
-    /// The mark that begins a text.
-    pub fn bos(&self) -> u32 {
-        1
-    }
-
-    /// The mark that ends a text.
-    pub fn eos(&self) -> u32 {
-        2
-    }
-
-    /// What stands for every unknown word.
-    pub fn unknown(&self) -> u32 {
-        3
+    /// The names of the special tokens, as other tokenizers' files call them.
+    pub(super) fn marks() -> [(&'static str, Vec<String>); 4] {
+        let names = ["pad_token", "bos_token", "eos_token", "unk_token"];
+        std::array::from_fn(|i| (names[i], vec![SPECIAL[i].to_owned()]))
     }
 
     /// The id of a word, if it is known.
@@ -131,7 +123,8 @@ impl Tokenizer {
 
     /// The words of a text as ids, without begin and end marks.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        text.split_whitespace().map(|word| self.id(word).unwrap_or(self.unknown())).collect()
+        let unknown = self.ids[SPECIAL[3]];
+        text.split_whitespace().map(|word| self.id(word).unwrap_or(unknown)).collect()
     }
 
     /// Ids as words with single blanks; an id beyond the vocabulary is unknown.
@@ -147,25 +140,26 @@ mod tests {
 
     #[test]
     fn a_vocabulary_round_trips_and_knows_what_it_does_not_know() {
-        let tokenizer = Tokenizer::of_words(["sam", "has", "3", "sam"]);
-        assert_eq!(tokenizer.size(), 7);
-        let ids = tokenizer.encode("sam  has 4");
+        let words = Words::of_words(["sam", "has", "3", "sam"]);
+        assert_eq!(words.size(), 7);
+        let ids = words.encode("sam  has 4");
         assert_eq!(ids, [4, 5, 3]);
-        assert_eq!(tokenizer.decode(&ids), "sam has <unk>");
-        let bytes = tokenizer.to_bytes();
-        let again = Tokenizer::from_bytes(&bytes).expect("reads");
+        assert_eq!(words.decode(&ids), "sam has <unk>");
+        let bytes = words.to_bytes();
+        let file: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert!(Words::wrote(&file));
+        let again = Words::from_json(&file).expect("reads");
         assert_eq!(again.to_bytes(), bytes);
         assert_eq!(again.decode(&[6, 99]), "3 <unk>");
     }
 
     #[test]
-    fn foreign_and_damaged_files_are_refused() {
-        let refused =
-            |text: &str| Tokenizer::from_bytes(text.as_bytes()).expect_err("refused").what;
-        assert!(refused("{").contains("not JSON"));
-        assert!(refused(r#"{"model":{"type":"BPE"}}"#).contains("BPE"));
-        assert!(
-            refused(r#"{"model":{"type":"WordLevel","vocab":{"a":5}}}"#).contains("begin with")
-        );
+    fn gaps_are_refused_and_other_files_are_not_ours() {
+        let mut file: Value =
+            serde_json::from_slice(&Words::of_words(["sam"]).to_bytes()).expect("JSON");
+        file["model"]["vocab"]["sam"] = 9.into();
+        assert!(Words::from_json(&file).expect_err("refused").what.contains("0, 1"));
+        file["model"]["vocab"]["<pad>"] = 3.into();
+        assert!(!Words::wrote(&file));
     }
 }
