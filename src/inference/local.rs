@@ -38,8 +38,8 @@ pub struct Question {
 /// How to continue texts.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// Softmax temperature; 0 is greedy.
-    pub temperature: f64,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
     /// Most tokens to write.
     pub max_tokens: usize,
     /// What ends a reply besides the end mark, and is not part of it. Where it is one word, and
@@ -135,7 +135,7 @@ impl Local {
                     index,
                     prompt,
                     seed: question.seed,
-                    sampling: Sampling::at(manner.temperature),
+                    sampling: manner.sampling,
                     max_tokens: manner.max_tokens,
                 })
             })
@@ -216,7 +216,7 @@ mod tests {
         let prompt = Prompt { text: "how many ?".into(), ..Prompt::default() };
         let question = Question { index: 3, prompt, seed: Seed(5) };
         let stop = stop.map(str::to_owned);
-        let manner = Manner { temperature: 1.0, max_tokens: 12, stop, batch: 1 };
+        let manner = Manner { sampling: Sampling::at(1.0), max_tokens: 12, stop, batch: 1 };
         let mut said = None;
         let mut keep = |utterance| {
             said = Some(utterance);

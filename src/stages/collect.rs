@@ -10,14 +10,15 @@
 
 use crate::base::artifact::{ArtifactKind, Model, Problems};
 use crate::base::failure::Outcome;
-use crate::base::spec::{Ref, Use, spec};
+use crate::base::node::Node;
+use crate::base::spec::{Reading, Ref, Use, spec};
 use crate::inference::annotator::{Annotation, AnnotatorSpec};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Example, Problem, Tally, Verdict};
 use crate::stages::kind::{Kind, Stage};
-use crate::stages::speaking::{self, BATCH, Speaker};
+use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
 
@@ -25,6 +26,7 @@ spec! {
     /// Collects the meta-skill corpus: a model answers, an annotator writes feedback and a refined
     /// reply. Gives `meta` (feedback and refinement to be learnt), `qa` (questions with refined
     /// replies), `dialogues` (everything) and `tally`.
+    #[check(sampling)]
     pub struct Collect {
         /// Model that answers.
         model: Ref<Model>,
@@ -36,12 +38,20 @@ spec! {
         protocol: Use<Protocol>,
         /// Softmax temperature of the answers; 0 is greedy.
         temperature: f64 = 0.7,
+        /// Sample from so many of the likeliest tokens only; 0 is from all.
+        top_k: u64 = 0,
+        /// Sample from the fewest of the likeliest tokens that have this share of the probability.
+        top_p: f64 = 1.0,
         /// Most tokens of an answer.
         max_tokens: u64 = 16,
         /// Share of the wrong answers whose refined reply is annotated once more, as a right one,
         /// so that both verdicts are learnt.
         balance: f64 = 0.5,
     }
+}
+
+fn sampling(spec: &Collect, node: &Node, cx: &mut Reading) {
+    speaking::check_sampling(spec.top_p, node, cx);
 }
 
 /// This kind's row in the table.
@@ -102,7 +112,7 @@ impl Collect {
         let prompts: Vec<Prompt> =
             problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
         let manner = Manner {
-            temperature: self.temperature,
+            sampling: sampled_at(self.temperature, self.top_k, self.top_p),
             max_tokens: self.max_tokens as usize,
             stop: None,
             batch: BATCH,

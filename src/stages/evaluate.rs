@@ -9,14 +9,16 @@
 use crate::base::artifact::{ArtifactKind, Model, Problems};
 use crate::base::failure::Outcome as Result;
 use crate::base::hash::Hasher;
-use crate::base::spec::{Ref, Use, choice, spec};
+use crate::base::node::Node;
+use crate::base::spec::{Reading, Ref, Use, choice, spec};
+use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, ModeScores, Outcome, Problem, Scores, Tokens, answer, metric};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::self_feedback::feedback_manner;
-use crate::stages::speaking::{BATCH, Said, Speaker};
+use crate::stages::speaking::{self, BATCH, Said, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
 
@@ -37,6 +39,7 @@ choice! {
 
 spec! {
     /// Scores a model on problems with gold answers.
+    #[check(sampling)]
     pub struct Evaluate {
         /// Model to score.
         model: Ref<Model>,
@@ -52,11 +55,19 @@ spec! {
         samples: u64 = 5,
         /// Softmax temperature of these samples.
         temperature: f64 = 0.7,
+        /// Sample from so many of the likeliest tokens only; 0 is from all.
+        top_k: u64 = 0,
+        /// Sample from the fewest of the likeliest tokens that have this share of the probability.
+        top_p: f64 = 1.0,
         /// Most tokens of a reply.
         max_tokens: u64 = 16,
         /// Most tokens of a feedback.
         feedback_tokens: u64 = 64,
     }
+}
+
+fn sampling(spec: &Evaluate, node: &Node, cx: &mut Reading) {
+    speaking::check_sampling(spec.top_p, node, cx);
 }
 
 /// This kind's row in the table.
@@ -74,13 +85,14 @@ impl Stage for Evaluate {
     fn run(&self, work: &Work) -> Result<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
         let exam = Exam { spec: self, work, problems, speaker: Speaker::new(work)? };
-        let greedy = exam.converse("greedy", 1, 0.0, self.modes.contains(&Mode::Refine))?;
+        let greedy =
+            exam.converse("greedy", 1, Sampling::Greedy, self.modes.contains(&Mode::Refine))?;
         let sampled = match self.wants_samples() {
             false => Vec::new(),
             true => exam.converse(
                 "samples",
                 self.samples,
-                self.temperature,
+                sampled_at(self.temperature, self.top_k, self.top_p),
                 self.modes.contains(&Mode::ConsistencyRefine),
             )?,
         };
@@ -122,7 +134,7 @@ impl Exam<'_> {
         &self,
         topic: &str,
         times: u64,
-        temperature: f64,
+        sampling: Sampling,
         refine: bool,
     ) -> Result<Vec<Dialogue>> {
         let Evaluate { protocol, .. } = self.spec;
@@ -130,8 +142,8 @@ impl Exam<'_> {
         let repeated: Vec<&Problem> =
             self.problems.iter().flat_map(|p| std::iter::repeat_n(p, times as usize)).collect();
         let prompts: Vec<Prompt> = repeated.iter().map(|p| protocol.question_prompt(p)).collect();
-        let reply = |temperature| Manner {
-            temperature,
+        let reply = |sampling| Manner {
+            sampling,
             max_tokens: self.spec.max_tokens as usize,
             stop: None,
             batch: BATCH,
@@ -140,7 +152,7 @@ impl Exam<'_> {
             let topic = format!("{topic} {what}");
             self.speaker.ask(&topic, prompts, seed.derive(what), manner)
         };
-        let replies = ask("replies", &prompts, &reply(temperature))?;
+        let replies = ask("replies", &prompts, &reply(sampling))?;
         let mut dialogues: Vec<Dialogue> = repeated
             .into_iter()
             .zip(replies)
@@ -165,7 +177,7 @@ impl Exam<'_> {
             .zip(&feedback)
             .map(|(d, f)| protocol.refine_prompt(&d.problem, &d.reply, &f.text))
             .collect();
-        let refined = ask("refined", &prompts, &reply(0.0))?;
+        let refined = ask("refined", &prompts, &reply(Sampling::Greedy))?;
         for ((dialogue, f), r) in dialogues.iter_mut().zip(feedback).zip(refined) {
             dialogue.verdict = Some(answer::verdict(protocol, &f.text));
             dialogue.tokens += f.tokens;

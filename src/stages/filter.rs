@@ -9,6 +9,7 @@
 use crate::base::artifact::{ArtifactKind, Dialogues, Model};
 use crate::base::failure::Outcome;
 use crate::base::spec::{Ref, Use, choice, spec};
+use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
 use crate::record::answer;
 use crate::record::protocol::Protocol;
@@ -122,7 +123,7 @@ impl Filter {
                     .map(|(d, f)| self.protocol.refine_prompt(&d.problem, &refined(d), &f.text))
                     .collect();
                 let manner = Manner {
-                    temperature: self.temperature,
+                    sampling: Sampling::at(self.temperature),
                     max_tokens: 16,
                     stop: None,
                     batch: BATCH,

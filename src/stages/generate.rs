@@ -3,17 +3,19 @@
 
 use crate::base::artifact::{ArtifactKind, Model, Problems};
 use crate::base::failure::Outcome;
-use crate::base::spec::{Ref, Use, spec};
+use crate::base::node::Node;
+use crate::base::spec::{Reading, Ref, Use, spec};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Problem};
 use crate::stages::kind::{Kind, Stage};
-use crate::stages::speaking::{self, BATCH, Speaker};
+use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::work::Work;
 
 spec! {
     /// Lets a model answer every problem once.
+    #[check(sampling)]
     pub struct Generate {
         /// Model that answers.
         model: Ref<Model>,
@@ -23,9 +25,17 @@ spec! {
         protocol: Use<Protocol>,
         /// Softmax temperature; 0 is greedy.
         temperature: f64 = 0.7,
+        /// Sample from so many of the likeliest tokens only; 0 is from all.
+        top_k: u64 = 0,
+        /// Sample from the fewest of the likeliest tokens that have this share of the probability.
+        top_p: f64 = 1.0,
         /// Most tokens of a reply.
         max_tokens: u64 = 16,
     }
+}
+
+fn sampling(spec: &Generate, node: &Node, cx: &mut Reading) {
+    speaking::check_sampling(spec.top_p, node, cx);
 }
 
 /// This kind's row in the table.
@@ -46,7 +56,7 @@ impl Stage for Generate {
         let prompts: Vec<Prompt> =
             problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
         let manner = Manner {
-            temperature: self.temperature,
+            sampling: sampled_at(self.temperature, self.top_k, self.top_p),
             max_tokens: self.max_tokens as usize,
             stop: None,
             batch: BATCH,

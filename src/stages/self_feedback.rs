@@ -4,6 +4,7 @@
 use crate::base::artifact::{ArtifactKind, Dialogues, Model};
 use crate::base::failure::Outcome;
 use crate::base::spec::{Ref, Use, spec};
+use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
 use crate::record::Dialogue;
 use crate::record::answer;
@@ -62,7 +63,7 @@ impl Stage for SelfFeedback {
 /// Feedback ends where the refined reply would begin.
 pub(super) fn feedback_manner(protocol: &Protocol, temperature: f64, max_tokens: u64) -> Manner {
     Manner {
-        temperature,
+        sampling: Sampling::at(temperature),
         max_tokens: max_tokens as usize,
         stop: protocol.feedback_stop(),
         batch: BATCH,

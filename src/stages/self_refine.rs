@@ -4,6 +4,7 @@
 use crate::base::artifact::{ArtifactKind, Dialogues, Model};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::{Ref, Use, spec};
+use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
 use crate::record::Dialogue;
 use crate::record::protocol::Protocol;
@@ -51,7 +52,7 @@ impl Stage for SelfRefine {
         }
         let speaker = Speaker::new(work)?;
         let manner = Manner {
-            temperature: self.temperature,
+            sampling: Sampling::at(self.temperature),
             max_tokens: self.max_tokens as usize,
             stop: None,
             batch: BATCH,

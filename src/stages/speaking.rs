@@ -2,8 +2,11 @@
 //! asking many questions such that no finished reply is ever lost.
 
 use crate::base::failure::{Failure, Outcome};
+use crate::base::node::Node;
 use crate::base::seed::Seed;
+use crate::base::spec::Reading;
 use crate::engine;
+use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{FILES, Files};
 use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
 use crate::record::Tokens;
@@ -19,6 +22,19 @@ pub(super) const BATCH: usize = 64;
 pub(super) struct Speaker<'a> {
     work: &'a Work<'a>,
     local: Local,
+}
+
+/// How tokens are chosen, in the manifest's numbers.
+pub(super) fn sampled_at(temperature: f64, top_k: u64, top_p: f64) -> Sampling {
+    Sampling::of_likeliest(temperature, usize::try_from(top_k).unwrap_or(0), top_p)
+}
+
+/// A share of nothing, or of more than everything, is a mistake.
+pub(super) fn check_sampling(top_p: f64, node: &Node, cx: &mut Reading) {
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        let at = node.at(["top-p"]).unwrap_or(node);
+        cx.error(&at.origin, "`top-p` must be above 0 and at most 1");
+    }
 }
 
 /// What is kept of a reply.

@@ -150,3 +150,14 @@ fn a_manifest_that_is_not_utf8_is_told_with_the_place() {
     assert_eq!(ran.code, 3);
     assert!(ran.err.contains("is not UTF-8: the byte at offset 8"), "{}", ran.err);
 }
+
+#[test]
+fn a_share_of_tokens_that_cannot_be_is_a_mistake() {
+    let smoke = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/smoke.toml");
+    for (wrong, code) in [("0.0", 3), ("1.5", 3), ("0.9", 0)] {
+        let set = format!("stage.answers.top-p={wrong}");
+        let ran = Space::new().run(&["check", smoke, "--set", &set]);
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert_eq!(ran.err.contains("`top-p` must be above 0 and at most 1"), code == 3);
+    }
+}
