@@ -21,7 +21,7 @@ use crate::{
     store::{
         Store,
         record::{ActionRecord, Output},
-        stamp::{self, Stamp},
+        stamp::Stamp,
     },
 };
 use std::path::Path;
@@ -58,7 +58,7 @@ pub(crate) fn report(
         .map(|one| one.verdict.and_then(|verdict| verdict.found.ok()))
         .collect();
     let Some(store) = Store::open_existing(&options.store)? else { return Ok(exit::OK) };
-    let written = write(program, &loaded, &store, &records)?;
+    let written = write(program, &loaded, &store, &records, made_of(&loaded, &records))?;
     talk.say(&written);
     if talk.json {
         talk.json_data(&serde_json::json!({ "results": loaded.results() }))?;
@@ -77,18 +77,20 @@ pub(crate) fn write_if_due(
     store: &Store,
     records: &[Option<Box<ActionRecord>>],
 ) -> Outcome<String> {
-    let folder = loaded.results();
-    if Stamp::holds(store, Path::new(&folder), made_of(loaded, records)) {
+    let (folder, made_of) = (loaded.results(), made_of(loaded, records));
+    if Stamp::holds(store, Path::new(&folder), made_of) {
         return Ok(format!("the report in `{folder}` is as it was"));
     }
-    write(program, loaded, store, records)
+    write(program, loaded, store, records, made_of)
 }
 
 /// Digest of all that the report depends on: the program, the manifests as they
 /// were read, and the results.
 fn made_of(loaded: &Loaded, records: &[Option<Box<ActionRecord>>]) -> Digest {
     let mut hasher = Hasher::tagged("rekindle 2026 report v1");
-    stamp::add_program(&mut hasher);
+    // One that was built anew may write other reports.
+    let this = std::env::current_exe().ok().and_then(|path| fs::edition(&path));
+    hasher.update(format!("{this:?}").as_bytes());
     let mut add = |part: &[u8]| {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
@@ -119,6 +121,7 @@ fn write(
     loaded: &Loaded,
     store: &Store,
     records: &[Option<Box<ActionRecord>>],
+    made_of: Digest,
 ) -> Outcome<String> {
     let collected = collect(loaded, store, records)?;
     let mut files = (program.render)(&collected);
@@ -140,8 +143,7 @@ fn write(
             u64::from(fs::write_if_different(&path, content.as_bytes()).map_err(unwritable)?);
     }
     let digests = files.iter().map(|(name, text)| (name.clone(), Digest::of_blob(text.as_bytes())));
-    Stamp { made_of: made_of(loaded, records), files: digests.collect() }
-        .keep(store, Path::new(&folder))?;
+    Stamp { made_of, files: digests.collect() }.keep(store, Path::new(&folder))?;
     Ok(match (files.len(), changed) {
         (0, _) => "the manifest asks for no report".to_owned(),
         (_, 0) => format!("the report in `{folder}` is as it was"),

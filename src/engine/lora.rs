@@ -13,52 +13,30 @@ use super::config::LlamaConfig;
 use super::model::Llama;
 use super::ops;
 use crate::base::seed::Seed;
+use crate::base::spec::choice;
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// A linear layer that every block has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// Queries.
-    Query,
-    /// Keys.
-    Key,
-    /// Values.
-    Value,
-    /// Output of the attention.
-    Output,
-    /// Gate of the feed-forward part.
-    Gate,
-    /// Its way up.
-    Up,
-    /// Its way down.
-    Down,
+choice! {
+    /// A linear layer of every block, in Hugging Face's words.
+    pub enum Target {
+        /// Queries.
+        Query = "q_proj",
+        /// Keys.
+        Key = "k_proj",
+        /// Values.
+        Value = "v_proj",
+        /// Output of the attention.
+        Output = "o_proj",
+        /// Gate of the feed-forward part.
+        Gate = "gate_proj",
+        /// Its way up.
+        Up = "up_proj",
+        /// Its way down.
+        Down = "down_proj",
+    }
 }
 
 impl Target {
-    /// All of them, in the order of a block's parameters.
-    pub const ALL: [Target; 7] = [
-        Target::Query,
-        Target::Key,
-        Target::Value,
-        Target::Output,
-        Target::Gate,
-        Target::Up,
-        Target::Down,
-    ];
-
-    /// Its name in Hugging Face's LLaMA, such as `q_proj`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Target::Query => "q_proj",
-            Target::Key => "k_proj",
-            Target::Value => "v_proj",
-            Target::Output => "o_proj",
-            Target::Gate => "gate_proj",
-            Target::Up => "up_proj",
-            Target::Down => "down_proj",
-        }
-    }
-
     /// The layer's path in a checkpoint, without its ending.
     fn path(self, block: usize) -> String {
         let part = if self < Target::Gate { "self_attn" } else { "mlp" };

@@ -3,22 +3,23 @@
 //! Keyed by the parameters' order; knows nothing of models, losses or data.
 
 use super::ops::{self, AdamStep, Moments};
+use crate::base::spec::choice;
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-/// How the learning rate goes down after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Schedule {
-    /// Half a cosine to the floor.
-    Cosine,
-    /// A straight line to the floor.
-    Linear,
-    /// Not at all.
-    Constant,
+choice! {
+    /// How the learning rate goes down after the warm-up.
+    pub enum Schedule {
+        /// Half a cosine to the floor; with `floor = 0` that of Hugging Face's trainer.
+        Cosine = "cosine",
+        /// A straight line to the floor; with `floor = 0` that of Hugging Face's trainer.
+        Linear = "linear",
+        /// It stays at its peak.
+        Constant = "constant",
+    }
 }
 
 /// Settings of the optimizer and its schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Peak learning rate.
     pub rate: f64,

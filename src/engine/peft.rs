@@ -2,20 +2,17 @@
 //! `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! Bytes in, bytes out. What peft can do and this engine cannot is refused by
-//! its name, never ignored. The same tensors' format keeps the moments of a
-//! training that is under way.
+//! its name, never ignored.
 //!
 //! # Source
 //! huggingface/peft 0.21, `LoraConfig` and `get_peft_model_state_dict`
 
 use super::config::LlamaConfig;
 use super::lora::{Adapters, Lora, Target};
-use super::ops::Moments;
+use super::weights::tensors;
 use crate::base::failure::{Doing, Failure, Outcome};
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use burn::tensor::Device;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// The settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -51,7 +48,7 @@ pub fn save(adapters: &Adapters, config: &LlamaConfig) -> Outcome<(Value, Vec<u8
         "alpha_pattern": {},
     });
     let names = lora.parameters(config).into_iter().map(|(name, ..)| format!("{PREFIX}{name}"));
-    Ok((settings, pack(names.zip(adapters.weights.iter().cloned()))?))
+    Ok((settings, tensors::pack(names.zip(adapters.weights.iter().cloned()), tensors::matrix)?))
 }
 
 /// Adapters from peft's two files, for a model of this shape.
@@ -61,7 +58,7 @@ pub fn save(adapters: &Adapters, config: &LlamaConfig) -> Outcome<(Value, Vec<u8
 /// do, or does not belong to such a model.
 pub fn load(
     settings: &[u8],
-    tensors: &[u8],
+    weights: &[u8],
     config: &LlamaConfig,
     device: &Device,
 ) -> Outcome<Adapters> {
@@ -70,7 +67,7 @@ pub fn load(
     refuse_unknown_powers(&settings)?;
     let number = |key: &str| settings[key].as_f64().ok_or_else(|| missing(key));
     let rank = settings["r"].as_u64().filter(|&rank| rank > 0).ok_or_else(|| missing("r"))?;
-    let file = open(tensors, TENSORS)?;
+    let file = tensors::open(weights, &format!("`{TENSORS}` is"))?;
     // The tensors say what is adapted; `target_modules` may be a pattern.
     let has = |target: Target| {
         file.names().iter().any(|name| name.contains(&format!(".{}.lora_", target.name())))
@@ -78,7 +75,7 @@ pub fn load(
     let lora = Lora {
         rank: rank as usize,
         alpha: number("lora_alpha")?,
-        targets: Target::ALL.into_iter().filter(|&target| has(target)).collect(),
+        targets: Target::ALL.iter().copied().filter(|&target| has(target)).collect(),
         dropout: settings["lora_dropout"].as_f64().unwrap_or(0.0),
         rank_stabilized: settings["use_rslora"].as_bool().unwrap_or(false),
     };
@@ -99,7 +96,17 @@ pub fn load(
     }
     let weights = parameters
         .iter()
-        .map(|(name, rows, columns)| unpack(&file, name, [*rows, *columns], device))
+        .map(|(name, rows, columns)| {
+            let (view, shape) = (tensors::find(&file, name)?, [*rows, *columns]);
+            if !tensors::is_readable(view.dtype()) || view.shape() != shape {
+                return Err(Failure::input(format!(
+                    "tensor `{name}` is {:?} {:?}, not a floating-point {shape:?}",
+                    view.dtype(),
+                    view.shape()
+                )));
+            }
+            Ok(tensors::in_f32(&view, shape, device))
+        })
         .collect::<Outcome<_>>()?;
     Ok(Adapters { lora, weights })
 }
@@ -144,91 +151,4 @@ fn refuse_unknown_powers(settings: &Value) -> Outcome<()> {
         }
     }
     Ok(())
-}
-
-/// Weights and moments of what learns, as one safetensors file (`<name>`,
-/// `<name>.m`, `<name>.v`).
-///
-/// # Errors
-/// When the format's library refuses, which would be a bug.
-pub fn save_moments(names: &[(String, usize, usize)], moments: &[Moments]) -> Outcome<Vec<u8>> {
-    pack(names.iter().zip(moments).flat_map(|((name, ..), p)| {
-        [
-            (format!("{name}.m"), p.m.clone()),
-            (format!("{name}.v"), p.v.clone()),
-            (name.clone(), p.w.clone()),
-        ]
-    }))
-}
-
-/// What [`save_moments`] wrote.
-///
-/// # Errors
-/// When the file is damaged, or its tensors are not these.
-pub fn load_moments(
-    names: &[(String, usize, usize)],
-    bytes: &[u8],
-    device: &Device,
-) -> Outcome<Vec<Moments>> {
-    let file = open(bytes, "optimizer.safetensors")?;
-    let read = |(name, rows, columns): &(String, usize, usize)| {
-        let part =
-            |ending: &str| unpack(&file, &format!("{name}{ending}"), [*rows, *columns], device);
-        Ok(Moments { w: part("")?, m: part(".m")?, v: part(".v")? })
-    };
-    names.iter().map(read).collect()
-}
-
-fn pack(tensors: impl Iterator<Item = (String, Tensor<2>)>) -> Outcome<Vec<u8>> {
-    let mut stored = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let shape = tensor.dims().to_vec();
-        let values =
-            tensor.into_data().try_to_vec::<f32>().doing(|| format!("reading `{name}`"))?;
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        stored.insert(name, (shape, bytes));
-    }
-    let mut views = BTreeMap::new();
-    for (name, (shape, bytes)) in &stored {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
-            .map_err(|error| Failure::bug(format!("packing `{name}`")).caused_by(error))?;
-        views.insert(name.clone(), view);
-    }
-    let note = [("format".to_owned(), "pt".to_owned())].into();
-    serialize(&views, Some(note)).map_err(|error| Failure::bug("packing tensors").caused_by(error))
-}
-
-fn open<'a>(bytes: &'a [u8], name: &str) -> Outcome<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes).map_err(|error| {
-        Failure::input(format!("`{name}` is not a safetensors file")).caused_by(error)
-    })
-}
-
-/// A matrix in f32, whichever of the usual formats it is kept in.
-fn unpack(
-    file: &SafeTensors,
-    name: &str,
-    shape: [usize; 2],
-    device: &Device,
-) -> Outcome<Tensor<2>> {
-    let view = file
-        .tensor(name)
-        .map_err(|error| Failure::input(format!("tensor `{name}` is missing")).caused_by(error))?;
-    let format = match view.dtype() {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::BF16 => Some(DType::BF16),
-        Dtype::F16 => Some(DType::F16),
-        _ => None,
-    };
-    match format {
-        Some(format) if view.shape() == shape => {
-            let data = TensorData::from_bytes_vec(view.data().to_vec(), shape, format);
-            Ok(Tensor::from_data(data.convert::<f32>(), device))
-        }
-        _ => Err(Failure::input(format!(
-            "tensor `{name}` is {:?} {:?}, not a floating-point {shape:?}",
-            view.dtype(),
-            view.shape()
-        ))),
-    }
 }

@@ -10,6 +10,7 @@
 
 mod engine;
 mod ops;
+pub(super) mod small;
 
 use super::device::guarded;
 use burn::tensor::{Device, Tensor, TensorData};

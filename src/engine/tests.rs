@@ -9,8 +9,9 @@ use super::gradient::Subject;
 use super::lora::{Adapters, Lora, Target};
 use super::model::Llama;
 use super::ops::{self, Documents};
-use super::optimizer::{AdamW, Schedule, global_norm};
+use super::optimizer::{AdamW, global_norm};
 use super::sample::Sampling;
+use super::selftest::small::{self, config, training};
 use super::train::{Observer, Progress, Snapshot, Texts, Training, Wish, train};
 use super::{gradient, weights};
 use crate::base::failure::{Class, Outcome};
@@ -18,26 +19,8 @@ use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
 
-fn config() -> LlamaConfig {
-    LlamaConfig {
-        model_type: "llama".into(),
-        vocab_size: 23,
-        hidden_size: 24,
-        intermediate_size: 40,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 6,
-        max_position_embeddings: 32,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        tie_word_embeddings: true,
-    }
-}
-
 fn model() -> Llama {
-    Llama::random(config(), 0.3, Seed(5), &Device::flex())
+    small::model(&Device::flex())
 }
 
 /// Copies a number: `n n` is followed by `n n`.
@@ -51,30 +34,6 @@ fn data() -> Vec<Sequence> {
             Sequence { ids, first_target: 3, skipped: vec![], weight: 1.0 }
         })
         .collect()
-}
-
-fn training() -> Training {
-    Training {
-        optimizer: AdamW {
-            rate: 3e-3,
-            warmup: 0.1,
-            schedule: Schedule::Cosine,
-            floor: 0.1,
-            beta1: 0.9,
-            beta2: 0.98,
-            eps: 1e-8,
-            decay: 0.01,
-            clip: 1.0,
-        },
-        batch: 8,
-        accumulate: 1,
-        recompute: false,
-        adapters: None,
-        steps: 60,
-        validate_every: 20,
-        seed: Seed(9),
-        dropout: Seed(10),
-    }
 }
 
 #[derive(Default)]
@@ -351,7 +310,7 @@ fn a_loss_that_is_not_finite_stops_and_names_its_examples() {
         let kept: Vec<Snapshot> = std::mem::take(&mut watch.kept);
         for snapshot in &kept {
             let moments = weights::load_moments(
-                &config(),
+                &config().parameters(),
                 &snapshot["optimizer.safetensors"],
                 &Device::flex(),
             );

@@ -9,7 +9,7 @@ use super::gradient::{self, Subject};
 use super::lora::Adapters;
 use super::model::Llama;
 use super::optimizer::{AdamW, Optimizer, global_norm};
-use super::{peft, weights};
+use super::weights;
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor};
@@ -207,8 +207,8 @@ fn finished(
     progress: Progress,
 ) -> Trained {
     match subject {
-        Subject::Whole { config, .. } => {
-            Trained { model: Llama::from_tensors(config, weights), adapters: None, progress }
+        Subject::Whole { config, rope } => {
+            Trained { model: Llama::with_rope(config, rope, weights), adapters: None, progress }
         }
         Subject::Adapters { base, lora } => {
             let adapters = Adapters { lora, weights };
@@ -266,12 +266,7 @@ impl Progress {
 fn snapshot(subject: &Subject, optimizer: &Optimizer, progress: &Progress) -> Outcome<Snapshot> {
     sound(optimizer)?;
     let state = serde_json::to_vec(progress).doing(|| "writing the training's state".into())?;
-    let moments = match subject {
-        Subject::Whole { config, .. } => weights::save_moments(config, optimizer.parameters())?,
-        Subject::Adapters { .. } => {
-            peft::save_moments(&subject.parameters(), optimizer.parameters())?
-        }
-    };
+    let moments = weights::save_moments(&subject.parameters(), optimizer.parameters())?;
     Ok([("state.json".to_owned(), state), ("optimizer.safetensors".to_owned(), moments)].into())
 }
 
@@ -287,10 +282,7 @@ fn restore(
     let progress: Progress = serde_json::from_slice(file("state.json")?)
         .doing(|| "reading the checkpoint's state".into())?;
     let moments = file("optimizer.safetensors")?;
-    let moments = match subject {
-        Subject::Whole { config, .. } => weights::load_moments(config, moments, device)?,
-        Subject::Adapters { .. } => peft::load_moments(&subject.parameters(), moments, device)?,
-    };
+    let moments = weights::load_moments(&subject.parameters(), moments, device)?;
     let (settings, decays) = (training.optimizer, subject.decays());
     Ok((Optimizer::resumed(settings, decays, moments, progress.step), progress))
 }

@@ -196,7 +196,8 @@ impl Protocol {
         if self.turns {
             all.extend(self.refine.split_whitespace());
         }
-        all.extend(self.template.words().split_whitespace());
+        let template = self.template.words();
+        all.extend(template.split_whitespace());
         all.into_iter().filter(|word| !word.starts_with('{')).collect::<Vec<_>>().join(" ")
     }
 }

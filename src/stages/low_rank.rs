@@ -4,32 +4,12 @@
 use crate::base::artifact::Files;
 use crate::base::failure::Outcome;
 use crate::base::node::Node;
-use crate::base::spec::{Reading, Ref, choice, spec};
+use crate::base::spec::{Reading, Ref, spec};
 use crate::engine::config::LlamaConfig;
 use crate::engine::device::Device;
 use crate::engine::lora::{Adapters, Lora, Target};
 use crate::engine::peft;
 use crate::stages::work::{OutputFolder, Work};
-
-choice! {
-    /// A linear layer of every block, in Hugging Face's words.
-    pub enum Layer {
-        /// Queries.
-        Query = "q_proj",
-        /// Keys.
-        Key = "k_proj",
-        /// Values.
-        Value = "v_proj",
-        /// Output of the attention.
-        Output = "o_proj",
-        /// Gate of the feed-forward part.
-        Gate = "gate_proj",
-        /// Its way up.
-        Up = "up_proj",
-        /// Its way down.
-        Down = "down_proj",
-    }
-}
 
 spec! {
     /// Low-rank adapters: the weights stay as they are, and small matrices A and B beside some of
@@ -41,7 +21,7 @@ spec! {
         /// The adapters' outputs are multiplied by `alpha / rank`.
         alpha: f64 = 8.0,
         /// Layers that get adapters, in every block.
-        targets: Vec<Layer> = vec![Layer::Query, Layer::Value],
+        targets: Vec<Target> = vec![Target::Query, Target::Value],
         /// Chance of each input of an adapter to be left out in training.
         dropout: f64 = 0.0,
         /// Whether the factor is `alpha / sqrt(rank)`.
@@ -78,11 +58,10 @@ impl LowRank {
             adapters.lora.dropout = self.dropout;
             return Ok(adapters);
         }
-        let wanted: Vec<&str> = self.targets.iter().map(|layer| layer.name()).collect();
         let lora = Lora {
             rank: self.rank as usize,
             alpha: self.alpha,
-            targets: Target::ALL.into_iter().filter(|t| wanted.contains(&t.name())).collect(),
+            targets: Target::ALL.iter().copied().filter(|t| self.targets.contains(t)).collect(),
             dropout: self.dropout,
             rank_stabilized: self.rslora,
         };

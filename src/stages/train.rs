@@ -15,7 +15,7 @@ use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::base::text;
 use crate::engine::batch::{Order, Sequence};
 use crate::engine::model::Llama;
-use crate::engine::optimizer::{self, AdamW};
+use crate::engine::optimizer::{AdamW, Schedule};
 use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
 use crate::engine::{self, weights};
@@ -45,18 +45,6 @@ spec! {
         /// is the weighted sum over its tokens by their number, so a weight is that of a term of
         /// the loss.
         weight: f64 = 1.0,
-    }
-}
-
-choice! {
-    /// How the learning rate goes down after the warm-up.
-    pub enum Schedule {
-        /// Half a cosine to the floor; with `floor = 0` that of Hugging Face's trainer.
-        Cosine = "cosine",
-        /// A straight line to the floor; with `floor = 0` that of Hugging Face's trainer.
-        Linear = "linear",
-        /// It stays at its peak.
-        Constant = "constant",
     }
 }
 
@@ -286,11 +274,7 @@ impl Train {
         AdamW {
             rate: self.rate,
             warmup: self.warmup,
-            schedule: match self.schedule {
-                Schedule::Cosine => optimizer::Schedule::Cosine,
-                Schedule::Linear => optimizer::Schedule::Linear,
-                Schedule::Constant => optimizer::Schedule::Constant,
-            },
+            schedule: self.schedule,
             floor: self.floor,
             beta1: self.beta1,
             beta2: self.beta2,

@@ -9,7 +9,7 @@
 use crate::{
     base::{
         failure::{Failure, Outcome},
-        hash::{Digest, Hasher},
+        hash::Digest,
     },
     host::fs,
     store::Store,
@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, path::Path};
 /// What the files in a folder were made of.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Everything the files depend on, this program included.
+    /// Everything the files depend on.
     pub made_of: Digest,
     /// Digests of the files by name.
     pub files: BTreeMap<String, Digest>,
@@ -55,10 +55,4 @@ fn path(store: &Store, folder: &Path) -> std::path::PathBuf {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let name = Digest::tagged("rekindle 2026 stamp v1", folder.as_os_str().as_encoded_bytes());
     store.root().join("reports").join(format!("{}.json", name.short()))
-}
-
-/// Adds the program under way: one that was built anew may write other reports.
-pub fn add_program(hasher: &mut Hasher) {
-    let program = std::env::current_exe().ok().and_then(|path| fs::edition(&path));
-    hasher.update(format!("{program:?}").as_bytes());
 }

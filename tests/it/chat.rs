@@ -23,7 +23,7 @@ fn a_study_runs_as_a_conversation_of_three_turns() {
     );
     space.run(&["run", "chat.toml", "--device", "cpu"]).ok();
     let mut seen = 0;
-    for path in files(&space.path(".rekindle")) {
+    for path in space.object_files() {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         for line in text.lines().filter(|line| line.contains("\"completion\":")) {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -38,17 +38,6 @@ fn a_study_runs_as_a_conversation_of_three_turns() {
         }
     }
     assert!(seen >= 40, "{seen} lessons of three turns");
-}
-
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for path in crate::space::list(folder) {
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }
 
 #[test]

@@ -73,22 +73,23 @@ impl Space {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// The files of all objects of the store.
+    pub(crate) fn object_files(&self) -> Vec<PathBuf> {
+        list(&self.path(".rekindle/objects")).iter().flat_map(|shelf| list(shelf)).collect()
+    }
+
     /// All objects of the store with their contents' sizes.
     pub(crate) fn objects(&self) -> BTreeMap<String, u64> {
-        let mut objects = BTreeMap::new();
-        for shelf in list(&self.path(".rekindle/objects")) {
-            for object in list(&shelf) {
-                let name = object.file_name().unwrap().to_str().unwrap().to_owned();
-                objects.insert(name, object.metadata().unwrap().len());
-            }
-        }
-        objects
+        let one = |object: PathBuf| {
+            let name = object.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, object.metadata().unwrap().len())
+        };
+        self.object_files().into_iter().map(one).collect()
     }
 
     /// The object whose content is `text`.
     pub(crate) fn object_with(&self, text: &str) -> PathBuf {
-        let shelves = list(&self.path(".rekindle/objects"));
-        let mut objects = shelves.iter().flat_map(|shelf| list(shelf));
+        let mut objects = self.object_files().into_iter();
         objects.find(|object| std::fs::read(object).unwrap() == text.as_bytes()).unwrap()
     }
 

@@ -62,12 +62,11 @@ fn with(tail: &str) -> Space {
 
 /// The log of the training that was `wanted`.
 fn log(space: &Space, wanted: impl Fn(&Value) -> bool) -> Value {
-    let shelves = crate::space::list(&space.path(".rekindle/objects"));
-    let objects = shelves.iter().flat_map(|shelf| crate::space::list(shelf));
-    let logs = objects
+    let objects = space.object_files().into_iter();
+    let mut logs = objects
         .filter_map(|object| serde_json::from_slice::<Value>(&std::fs::read(object).ok()?).ok())
         .filter(|value| value["tokens_supervised"].is_u64());
-    logs.into_iter().find(wanted).expect("a log")
+    logs.find(wanted).expect("a log")
 }
 
 #[test]

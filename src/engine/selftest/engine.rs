@@ -5,16 +5,15 @@
 //! On the processor sums have one order whatever their size, so that "nothing"
 //! means no bit; a graphics card may choose another kernel for another size.
 
+use super::small::{config, model, training};
 use super::{Check, difference, numbers};
 use crate::base::failure::Outcome;
 use crate::base::seed::Seed;
 use crate::engine::{
     batch::{Batch, Sequence},
-    config::LlamaConfig,
     gradient::{self, Subject},
     model::Llama,
     ops::{self, Documents, Slots},
-    optimizer::{AdamW, Schedule},
     train::{Observer, Progress, Snapshot, Texts, Training, Wish, train},
     weights,
 };
@@ -37,28 +36,6 @@ pub(super) fn checks(is_cpu: bool) -> Vec<Check> {
         all.push(check("gradients against the processor's", 1e-4, gradients_here_and_there));
     }
     all
-}
-
-fn config() -> LlamaConfig {
-    LlamaConfig {
-        model_type: "llama".into(),
-        vocab_size: 23,
-        hidden_size: 24,
-        intermediate_size: 40,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 6,
-        max_position_embeddings: 32,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        tie_word_embeddings: true,
-    }
-}
-
-fn model(device: &Device) -> Llama {
-    Llama::random(config(), 0.3, Seed(5), device)
 }
 
 /// Texts of different lengths; each begins with a number and goes on with it.
@@ -193,27 +170,7 @@ fn trained(
     resume: Option<Snapshot>,
     at: u64,
 ) -> Result<(Vec<f32>, Option<Snapshot>), String> {
-    let training = Training {
-        optimizer: AdamW {
-            rate: 3e-3,
-            warmup: 0.1,
-            schedule: Schedule::Cosine,
-            floor: 0.1,
-            beta1: 0.9,
-            beta2: 0.98,
-            eps: 1e-8,
-            decay: 0.01,
-            clip: 1.0,
-        },
-        batch: 8,
-        accumulate: 2,
-        recompute: false,
-        adapters: None,
-        steps: 8,
-        validate_every: 0,
-        seed: Seed(9),
-        dropout: Seed(0),
-    };
+    let training = Training { accumulate: 2, steps: 8, ..training() };
     let mut keep = Keep { at, kept: None };
     let texts = Texts { seen: &texts(40), held_out: &[] };
     let trained = train(model(device), texts, &training, resume, &mut keep);

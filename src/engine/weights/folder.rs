@@ -7,6 +7,7 @@
 
 use super::pickle;
 use super::place::{self, Heard, Place};
+use super::tensors::is_readable;
 use super::zip;
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::engine::config::LlamaConfig;
@@ -29,11 +30,6 @@ const SHOWN: usize = 3;
 
 /// Number formats that weights may have, as a person would say them.
 pub(super) const FORMATS: &str = "F32, F16 and BF16";
-
-/// Whether weights may have this number format.
-pub(super) fn is_readable(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
-}
 
 /// The files that hold a folder's weights.
 #[derive(Clone, Debug)]

@@ -9,15 +9,16 @@ pub mod export;
 pub mod folder;
 mod pickle;
 mod place;
+pub(super) mod tensors;
 mod zip;
 
 use super::config::LlamaConfig;
 use super::model::Llama;
 use super::ops::Moments;
-use crate::base::failure::{Doing, Failure, Outcome};
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use std::collections::BTreeMap;
+use crate::base::failure::{Failure, Outcome};
+use burn::tensor::{Device, Tensor};
+use safetensors::tensor::SafeTensors;
+use std::collections::BTreeSet;
 
 /// The model as a safetensors file.
 ///
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 /// When the format's library refuses, which would be a bug.
 pub fn save(model: &Llama) -> Outcome<Vec<u8>> {
     let names = model.config().parameters().into_iter().map(|(name, ..)| name);
-    pack(names.zip(model.tensors()))
+    tensors::pack(names.zip(model.tensors()), tensors::norms_are_vectors)
 }
 
 /// A model from a safetensors file.
@@ -33,100 +34,70 @@ pub fn save(model: &Llama) -> Outcome<Vec<u8>> {
 /// # Errors
 /// When the file is damaged, or its tensors are not those of `config`.
 pub fn load(config: LlamaConfig, bytes: &[u8], device: &Device) -> Outcome<Llama> {
-    let tensors = unpack(&config, bytes, "", device)?;
-    Ok(Llama::from_tensors(config, tensors))
+    let (file, parameters) = (tensors::open(bytes, "the weights are")?, config.parameters());
+    only(&file, &parameters)?;
+    let read = parameters
+        .into_iter()
+        .map(|(name, rows, columns)| read(&file, &name, [rows, columns], device))
+        .collect::<Outcome<_>>()?;
+    Ok(Llama::from_tensors(config, read))
 }
 
-/// Weights and moments as one safetensors file (`<name>`, `<name>.m`, `<name>.v`).
+/// Weights and moments of what learns as one safetensors file (`<name>`,
+/// `<name>.m`, `<name>.v`).
 ///
 /// # Errors
 /// When the format's library refuses, which would be a bug.
-pub fn save_moments(config: &LlamaConfig, parameters: &[Moments]) -> Outcome<Vec<u8>> {
-    let named = config.parameters().into_iter().zip(parameters).flat_map(|((name, ..), p)| {
+pub fn save_moments(learns: &[(String, usize, usize)], moments: &[Moments]) -> Outcome<Vec<u8>> {
+    let named = learns.iter().zip(moments).flat_map(|((name, ..), p)| {
         [
             (format!("{name}.m"), p.m.clone()),
             (format!("{name}.v"), p.v.clone()),
-            (name, p.w.clone()),
+            (name.clone(), p.w.clone()),
         ]
     });
-    pack(named)
+    tensors::pack(named, tensors::matrix)
 }
 
 /// What [`save_moments`] wrote.
 ///
 /// # Errors
-/// When the file is damaged, or its tensors are not those of `config`.
-pub fn load_moments(config: &LlamaConfig, bytes: &[u8], device: &Device) -> Outcome<Vec<Moments>> {
-    let w = unpack(config, bytes, "", device)?;
-    let m = unpack(config, bytes, ".m", device)?;
-    let v = unpack(config, bytes, ".v", device)?;
-    Ok(w.into_iter().zip(m).zip(v).map(|((w, m), v)| Moments { w, m, v }).collect())
-}
-
-fn pack(tensors: impl Iterator<Item = (String, Tensor<2>)>) -> Outcome<Vec<u8>> {
-    let mut stored = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let [rows, columns] = tensor.dims();
-        let shape = if rows == 1 { vec![columns] } else { vec![rows, columns] };
-        let values =
-            tensor.into_data().try_to_vec::<f32>().doing(|| format!("reading `{name}`"))?;
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        stored.insert(name, (shape, bytes));
-    }
-    let mut views = BTreeMap::new();
-    for (name, (shape, bytes)) in &stored {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
-            .map_err(|error| Failure::bug(format!("packing `{name}`")).caused_by(error))?;
-        views.insert(name.clone(), view);
-    }
-    // transformers insists on the format entry.
-    let note = [("format".to_owned(), "pt".to_owned())].into();
-    serialize(&views, Some(note)).map_err(|error| Failure::bug("packing tensors").caused_by(error))
-}
-
-fn unpack(
-    config: &LlamaConfig,
+/// When the file is damaged, or its tensors are not these.
+pub fn load_moments(
+    learns: &[(String, usize, usize)],
     bytes: &[u8],
-    suffix: &str,
     device: &Device,
-) -> Outcome<Vec<Tensor<2>>> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| {
-        Failure::input("the weights are not a safetensors file").caused_by(error)
-    })?;
-    let parameters = config.parameters();
-    if suffix.is_empty() {
-        let known: std::collections::BTreeSet<&str> =
-            parameters.iter().map(|(name, ..)| name.as_str()).collect();
-        for name in file.names() {
-            let base = name.strip_suffix(".m").or(name.strip_suffix(".v")).unwrap_or(name);
-            if !known.contains(base) {
-                return Err(Failure::input(format!("unexpected tensor `{name}` in the weights")));
-            }
-        }
-    }
-    let mut tensors = Vec::with_capacity(parameters.len());
-    for (name, rows, columns) in parameters {
-        let name = name + suffix;
-        let view = file.tensor(&name).map_err(|error| {
-            Failure::input(format!("tensor `{name}` is missing")).caused_by(error)
-        })?;
-        folder::check(&name, view.dtype(), view.shape(), rows, columns)?;
-        tensors.push(Tensor::from_data(in_f32(view.dtype(), view.data(), [rows, columns]), device));
-    }
-    Ok(tensors)
+) -> Outcome<Vec<Moments>> {
+    let file = tensors::open(bytes, "the weights are")?;
+    only(&file, learns)?;
+    let one = |(name, rows, columns): &(String, usize, usize)| {
+        let part =
+            |ending: &str| read(&file, &format!("{name}{ending}"), [*rows, *columns], device);
+        Ok(Moments { w: part("")?, m: part(".m")?, v: part(".v")? })
+    };
+    learns.iter().map(one).collect()
 }
 
-/// The numbers of a tensor in f32; every one of f16 and bf16 is exact in it.
-fn in_f32(dtype: Dtype, bytes: &[u8], shape: [usize; 2]) -> TensorData {
-    let half = |dtype| TensorData::from_bytes_vec(bytes.to_vec(), shape, dtype).convert::<f32>();
-    match dtype {
-        Dtype::F16 => half(DType::F16),
-        Dtype::BF16 => half(DType::BF16),
-        _ => {
-            let (words, _) = bytes.as_chunks::<4>();
-            let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-            TensorData::new::<f32, _>(values, shape)
-        }
+fn read(
+    file: &SafeTensors,
+    name: &str,
+    [rows, columns]: [usize; 2],
+    device: &Device,
+) -> Outcome<Tensor<2>> {
+    let view = tensors::find(file, name)?;
+    folder::check(name, view.dtype(), view.shape(), rows, columns)?;
+    Ok(tensors::in_f32(&view, [rows, columns], device))
+}
+
+/// Whether a file holds nothing but these tensors and their moments.
+fn only(file: &SafeTensors, known: &[(String, usize, usize)]) -> Outcome<()> {
+    let known: BTreeSet<&str> = known.iter().map(|(name, ..)| name.as_str()).collect();
+    let is_known = |name: &str| {
+        known.contains(name.strip_suffix(".m").or(name.strip_suffix(".v")).unwrap_or(name))
+    };
+    match file.names().into_iter().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::input(format!("unexpected tensor `{name}` in the weights"))),
     }
 }
 

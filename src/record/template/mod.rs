@@ -35,6 +35,7 @@ choice! {
 /// lm-sys/FastChat `conversation.py`, template `vicuna_v1.1`.
 const VICUNA_SYSTEM: &str = "A chat between a curious user and an artificial intelligence \
     assistant. The assistant gives helpful, detailed, and polite answers to the user's questions.";
+const _: () = assert!(VICUNA_SYSTEM.len() == 154);
 
 impl Template {
     /// Whether there are messages of a user and of an assistant, and not only a text.
@@ -43,15 +44,10 @@ impl Template {
     }
 
     /// Its fixed words, for a vocabulary.
-    pub fn words(self) -> &'static str {
+    pub fn words(self) -> String {
         match self {
-            Template::Vicuna => {
-                const { assert!(VICUNA_SYSTEM.len() == 154) };
-                "USER: ASSISTANT: A chat between a curious user and an artificial intelligence \
-                 assistant. The assistant gives helpful, detailed, and polite answers to the \
-                 user's questions."
-            }
-            Template::Raw | Template::Plain | Template::Model => "",
+            Template::Vicuna => format!("USER: ASSISTANT: {VICUNA_SYSTEM}"),
+            Template::Raw | Template::Plain | Template::Model => String::new(),
         }
     }
 }
