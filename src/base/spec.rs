@@ -336,6 +336,8 @@ macro_rules! one_of {
         }
     ) => {
         $(#[doc = $doc])+
+        // There are a few of them in a manifest: no size is worth a box.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Clone, Debug, PartialEq)]
         pub enum $name { $($(#[doc = $case_doc])+ $case($inner),)* }
 

@@ -1,6 +1,7 @@
 //! Wall-clock time and a few facts about the host. Read by runner and store
 //! for provenance only; no result may depend on it.
 
+use crate::base::seed::Seed;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -32,6 +33,13 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A number from 0 up to 1 that is another one each time, for pauses.
+pub fn chance() -> f64 {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    Seed(unix_seconds().to_bits()).at(call).rng().unit_f64()
 }
 
 /// Lets something happen at most once in a while.

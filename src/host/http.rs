@@ -6,7 +6,6 @@
 //! stopped.
 
 use crate::base::failure::{Doing, Failure, Outcome};
-use crate::base::seed::Seed;
 use crate::base::text;
 use crate::host::{clock, fs};
 use sha2::{Digest as _, Sha256};
@@ -169,8 +168,7 @@ impl Transfer<'_> {
     /// Twice as long each time, and up to a half less, so that many do not come back at once.
     fn pause(&self, tries: u32) -> Duration {
         let full = self.patience.pause.saturating_mul(1 << tries.saturating_sub(1).min(16));
-        let chance = Seed(clock::unix_seconds().to_bits()).rng().unit_f64();
-        full.min(self.patience.longest).mul_f64(1.0 - chance / 2.0)
+        full.min(self.patience.longest).mul_f64(1.0 - clock::chance() / 2.0)
     }
 
     /// Waits, and hears a wish to stop.

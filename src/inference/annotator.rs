@@ -1,10 +1,22 @@
-//! The annotator: whoever stands where GPT-4 stands in the paper. Gets a
-//! problem and a reply, writes feedback, a verdict and a refined reply.
+//! The annotator: whoever stands where GPT-4 stands in the paper. Gets
+//! problems and replies, writes feedback, verdicts and refined replies.
 
+use super::assessor::Assessor;
 use super::reference::Reference;
 use crate::base::failure::Outcome;
 use crate::base::spec::{Resource, one_of};
+use crate::record::protocol::Protocol;
 use crate::record::{Problem, Verdict};
+use std::path::Path;
+
+/// A reply to annotate.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The problem.
+    pub problem: &'a Problem,
+    /// The reply to it.
+    pub reply: &'a str,
+}
 
 /// What an annotator says of one reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,13 +29,36 @@ pub struct Annotation {
     pub refined: String,
 }
 
-/// Writes feedback on replies.
-pub trait Annotator {
-    /// Annotates one reply.
+/// An annotation, or why there is none that can be used.
+pub type Remark = Result<Annotation, &'static str>;
+
+/// What an annotator may touch of the step it works for.
+pub trait Desk: Sync {
+    /// The folder for replies of other programs' models.
+    fn replies(&self) -> &Path;
+    /// Says how far it is.
+    fn progress(&self, done: u64, total: u64, note: &str);
+    /// An error when it shall end.
     ///
     /// # Errors
-    /// When the problem cannot be judged, or whoever judges cannot be reached.
-    fn annotate(&self, problem: &Problem, reply: &str) -> Outcome<Annotation>;
+    /// When a person asked to stop.
+    fn check(&self) -> Outcome<()>;
+    /// Notes a counter.
+    fn metric(&self, name: &str, value: f64);
+}
+
+/// Writes feedback on replies.
+pub trait Annotator {
+    /// Annotates replies, in the words of a protocol; remarks in their order.
+    ///
+    /// # Errors
+    /// When a problem cannot be judged, or whoever judges cannot be reached.
+    fn annotate(
+        &self,
+        protocol: &Protocol,
+        cases: &[Case],
+        desk: &dyn Desk,
+    ) -> Outcome<Vec<Remark>>;
 }
 
 one_of! {
@@ -31,6 +66,8 @@ one_of! {
     pub enum AnnotatorSpec by "kind" {
         /// Works through the known solution.
         Reference(Reference) = "reference",
+        /// A model behind an OpenAI-compatible server.
+        Assessor(Assessor) = "api",
     }
 }
 
@@ -40,12 +77,10 @@ impl Resource for AnnotatorSpec {
 
 impl AnnotatorSpec {
     /// The annotator.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
-    pub fn open(&self) -> Outcome<&dyn Annotator> {
+    pub fn get(&self) -> &dyn Annotator {
         match self {
-            AnnotatorSpec::Reference(reference) => Ok(reference),
+            AnnotatorSpec::Reference(reference) => reference,
+            AnnotatorSpec::Assessor(assessor) => assessor,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! learn to write it; the difference between what was written and what was
 //! found comes before the verdict, so that the verdict is one more known fact.
 
-use super::annotator::{Annotation, Annotator};
+use super::annotator::{Annotation, Annotator, Case, Desk, Remark};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::spec;
 use crate::record::answer::{self, plain_number};
@@ -15,14 +15,6 @@ use crate::record::{Operation, Problem, Verdict};
 spec! {
     /// The built-in annotator. It knows the solution of every problem and needs no network.
     pub struct Reference {
-        /// Verdict that a reply is right.
-        correct: String = "judgement correct".to_owned(),
-        /// Verdict that it is not.
-        incorrect: String = "judgement incorrect".to_owned(),
-        /// A reply that gives an answer.
-        reply: String = "answer {answer}".to_owned(),
-        /// What an answer is.
-        answer: AnswerForm = AnswerForm::Number,
         /// Whether the feedback names the kind of the mistake where it can be told: stopped early,
         /// took away instead of adding.
         explain: bool = false,
@@ -30,21 +22,35 @@ spec! {
 }
 
 impl Annotator for Reference {
-    fn annotate(&self, problem: &Problem, reply: &str) -> Outcome<Annotation> {
+    fn annotate(
+        &self,
+        protocol: &Protocol,
+        cases: &[Case],
+        desk: &dyn Desk,
+    ) -> Outcome<Vec<Remark>> {
+        let one = |case: &Case| {
+            desk.check()?;
+            self.assess(protocol, case.problem, case.reply).map(Ok)
+        };
+        cases.iter().map(one).collect()
+    }
+}
+
+impl Reference {
+    fn assess(&self, protocol: &Protocol, problem: &Problem, reply: &str) -> Outcome<Annotation> {
         let gold = problem.gold.filter(|_| !problem.solution.is_empty()).ok_or_else(|| {
             Failure::input(format!(
                 "problem `{}` has no worked solution to annotate by",
                 problem.id
             ))
         })?;
-        let protocol = self.protocol();
-        let given = answer::extract(&protocol, problem, reply);
+        let given = answer::extract(protocol, problem, reply);
         let right = answer::is_equal(given, Some(gold));
         let (verdict, words) = match right {
-            true => (Verdict::Correct, &self.correct),
-            false => (Verdict::Incorrect, &self.incorrect),
+            true => (Verdict::Correct, &protocol.correct),
+            false => (Verdict::Incorrect, &protocol.incorrect),
         };
-        let (comparison, refined) = match self.answer {
+        let (comparison, refined) = match protocol.answer {
             AnswerForm::Number => (compare_numbers(given, gold), show(gold)),
             AnswerForm::Expression => {
                 (compare_expressions(reply, right), expression(&problem.solution))
@@ -54,28 +60,15 @@ impl Annotator for Reference {
             true => format!(" {} ;", mistake(&problem.solution, given, gold)),
             false => String::new(),
         };
-        let work = match self.answer {
+        let work = match protocol.answer {
             AnswerForm::Number => working(&problem.solution),
             AnswerForm::Expression => plan(&problem.solution),
         };
         Ok(Annotation {
             feedback: format!("{work} {comparison} ;{mistake} {words}"),
             verdict,
-            refined: self.reply.replace("{answer}", &refined),
+            refined: protocol.reply_with(&refined),
         })
-    }
-}
-
-impl Reference {
-    /// The part of a protocol that reading an answer needs.
-    fn protocol(&self) -> Protocol {
-        Protocol {
-            reply: self.reply.clone(),
-            correct: self.correct.clone(),
-            incorrect: self.incorrect.clone(),
-            answer: self.answer,
-            ..Protocol::empty()
-        }
     }
 }
 
@@ -207,27 +200,32 @@ mod tests {
         }
     }
 
-    fn annotator(explain: bool) -> Reference {
-        Reference {
+    fn protocol(answer: AnswerForm) -> Protocol {
+        Protocol {
+            reply: "answer {answer}".into(),
             correct: "judgement correct".into(),
             incorrect: "judgement incorrect".into(),
-            reply: "answer {answer}".into(),
-            answer: AnswerForm::Number,
-            explain,
+            answer,
+            ..Protocol::empty()
         }
+    }
+
+    fn annotate(explain: bool, problem: &Problem, reply: &str) -> Annotation {
+        let protocol = protocol(AnswerForm::Number);
+        Reference { explain }.assess(&protocol, problem, reply).expect("annotates")
     }
 
     #[test]
     fn feedback_works_through_the_problem_and_names_the_difference() {
-        let said = annotator(false).annotate(&problem(), "answer 12").expect("annotates");
+        let said = annotate(false, &problem(), "answer 12");
         assert_eq!(
             said.feedback,
             "work: 15 - 8 = 7 ; 7 + 3 = 10 ; wrote 12 found 10 off 2 ; judgement incorrect"
         );
         assert_eq!((said.verdict, said.refined.as_str()), (Verdict::Incorrect, "answer 10"));
-        let said = annotator(false).annotate(&problem(), "answer 10").expect("annotates");
+        let said = annotate(false, &problem(), "answer 10");
         assert_eq!(said.verdict, Verdict::Correct);
-        let said = annotator(false).annotate(&problem(), "sam").expect("annotates");
+        let said = annotate(false, &problem(), "sam");
         assert!(said.feedback.ends_with("wrote nothing found 10 ; judgement incorrect"));
     }
 
@@ -239,7 +237,7 @@ mod tests {
             ("answer 11", "miscounted"),
             ("what", "no answer"),
         ] {
-            let said = annotator(true).annotate(&problem(), reply).expect("annotates");
+            let said = annotate(true, &problem(), reply);
             assert!(said.feedback.contains(&format!("; {name} ;")), "{}", said.feedback);
         }
     }
@@ -251,14 +249,17 @@ mod tests {
         p.solution[0].left = "number0".into();
         p.solution[0].right = "number1".into();
         p.solution[1].right = "number2".into();
-        let annotator = Reference { answer: AnswerForm::Expression, ..annotator(false) };
-        let said = annotator.annotate(&p, "answer - number0 number2").expect("annotates");
+        let annotate = |reply: &str| {
+            let protocol = protocol(AnswerForm::Expression);
+            Reference { explain: false }.assess(&protocol, &p, reply).expect("annotates")
+        };
+        let said = annotate("answer - number0 number2");
         assert_eq!(
             said.feedback,
             "work: number0 - number1 ; step1 + number2 ; wrote - number0 number2 differs ; judgement incorrect"
         );
         assert_eq!(said.refined, "answer + - number0 number1 number2");
-        let right = annotator.annotate(&p, &said.refined).expect("annotates");
+        let right = annotate(&said.refined);
         assert_eq!(right.verdict, Verdict::Correct);
     }
 
@@ -266,6 +267,7 @@ mod tests {
     fn a_problem_without_a_solution_is_refused() {
         let mut p = problem();
         p.solution.clear();
-        assert!(annotator(false).annotate(&p, "answer 10").is_err());
+        let protocol = protocol(AnswerForm::Number);
+        assert!(Reference { explain: false }.assess(&protocol, &p, "answer 10").is_err());
     }
 }

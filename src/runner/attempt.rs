@@ -108,6 +108,7 @@ impl Attempt<'_> {
             outputs: self.step.shape.outputs.iter().map(|(name, _)| name.clone()).collect(),
             attempt: folder.clone(),
             partial: store.partial(&self.key),
+            replies: store.replies(),
             device: self.device.clone(),
             threads: self.threads,
             stop: self.stop.clone(),

@@ -9,18 +9,19 @@
 //! Lu et al., SELF, arXiv 2310.00533, section 3.1.
 
 use crate::base::artifact::{ArtifactKind, Model, Problems};
-use crate::base::failure::Outcome;
+use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, spec};
-use crate::inference::annotator::{Annotation, AnnotatorSpec};
+use crate::inference::annotator::{Annotation, Annotator, AnnotatorSpec, Case, Remark};
 use crate::inference::local::Manner;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
-use crate::record::{Dialogue, Example, Problem, Tally, Verdict};
+use crate::record::{Dialogue, Example, Problem, Verdict};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
+use std::collections::BTreeMap;
 
 spec! {
     /// Collects the meta-skill corpus: a model answers, an annotator writes feedback and a refined
@@ -74,32 +75,42 @@ impl Stage for Collect {
     fn run(&self, work: &Work) -> Outcome<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
         let dialogues = self.answers(work, problems)?;
-        let annotator = self.annotator.open()?;
-        let mut chance = work.seed().derive("balance").rng();
-        let (mut meta, mut qa, mut annotated) = (Vec::new(), Vec::new(), Vec::new());
-        for dialogue in dialogues {
-            work.check()?;
-            let annotation = annotator.annotate(&dialogue.problem, &dialogue.reply)?;
-            let refined = annotation.refined.clone();
-            let problem = &dialogue.problem;
-            meta.push(self.lesson(problem, &dialogue.reply, &annotation, "meta"));
-            if annotation.verdict == Verdict::Incorrect && chance.unit_f64() < self.balance {
-                let again = annotator.annotate(problem, &refined)?;
-                meta.push(self.lesson(problem, &refined, &again, "meta-right"));
+        let annotator = self.annotator.get();
+        let cases: Vec<Case> =
+            dialogues.iter().map(|d| Case { problem: &d.problem, reply: &d.reply }).collect();
+        let remarks = annotator.annotate(&self.protocol, &cases, work)?;
+        let mut again = self.again(work, annotator, &cases, &remarks)?;
+        let (mut meta, mut qa) = (Vec::new(), Vec::new());
+        let (mut annotated, mut judged) = (Vec::new(), Vec::new());
+        for (index, (dialogue, remark)) in dialogues.iter().zip(remarks).enumerate() {
+            let mut row = dialogue.clone();
+            let why = remark.as_ref().err().copied();
+            if let Ok(said) = remark {
+                let problem = &dialogue.problem;
+                meta.push(self.lesson(problem, &dialogue.reply, &said, "meta"));
+                if let Some(said_again) = again.remove(&index) {
+                    meta.push(self.lesson(problem, &said.refined, &said_again, "meta-right"));
+                }
+                let prompt = self.protocol.question_prompt(problem);
+                let id = format!("qa-{}", problem.id);
+                qa.push(self.protocol.example(id, prompt, said.refined.clone()));
+                row.feedback = Some(said.feedback);
+                row.verdict = Some(said.verdict);
+                row.refined = Some(said.refined);
             }
-            let prompt = self.protocol.question_prompt(problem);
-            let id = format!("qa-{}", problem.id);
-            qa.push(self.protocol.example(id, prompt, refined.clone()));
-            annotated.push(Dialogue {
-                feedback: Some(annotation.feedback),
-                verdict: Some(annotation.verdict),
-                refined: Some(refined),
-                ..dialogue
-            });
+            judged.push(Judged::of(&self.protocol, &row, why));
+            annotated.push(row);
         }
-        let judged: Vec<Judged> =
-            annotated.iter().map(|d| Judged::of(&self.protocol, d, None)).collect();
-        let counts = Tally { kept: qa.len() as u64, ..tally(&judged) };
+        let counts = tally(&judged);
+        if qa.is_empty() && !annotated.is_empty() {
+            let why = counts.dropped.iter().map(|(why, n)| format!("{n} {why}"));
+            let why = why.collect::<Vec<_>>().join(", ");
+            return Err(Failure::input(format!("the annotator said nothing of use: {why}"))
+                .hint("look at what it was asked and what it said in the book of replies"));
+        }
+        for (why, count) in &counts.dropped {
+            work.warn(format!("{count} of {} replies of the annotator: {why}", counts.seen));
+        }
         work.output("meta").write_rows("examples.jsonl", &meta)?;
         work.output("qa").write_rows("examples.jsonl", &qa)?;
         work.output("dialogues").write_rows("dialogues.jsonl", &annotated)?;
@@ -128,6 +139,33 @@ impl Collect {
             tokens: said.tokens,
         };
         Ok(problems.into_iter().zip(said).map(dialogue).collect())
+    }
+
+    /// Remarks on some of the corrected replies, by the index of their case, so
+    /// that right replies are seen too; only those that find them right.
+    fn again(
+        &self,
+        work: &Work,
+        annotator: &dyn Annotator,
+        cases: &[Case],
+        remarks: &[Remark],
+    ) -> Outcome<BTreeMap<usize, Annotation>> {
+        let mut chance = work.seed().derive("balance").rng();
+        let mut drawn = Vec::new();
+        for (index, (case, remark)) in cases.iter().zip(remarks).enumerate() {
+            if let Ok(said) = remark
+                && said.verdict == Verdict::Incorrect
+                && chance.unit_f64() < self.balance
+            {
+                drawn.push((index, Case { problem: case.problem, reply: &said.refined }));
+            }
+        }
+        let cases: Vec<Case> = drawn.iter().map(|(_, case)| *case).collect();
+        let said = annotator.annotate(&self.protocol, &cases, work)?;
+        let right = drawn.iter().zip(said).filter_map(|((index, _), remark)| {
+            remark.ok().filter(|said| said.verdict == Verdict::Correct).map(|said| (*index, said))
+        });
+        Ok(right.collect())
     }
 
     /// How to give feedback and a refined reply.

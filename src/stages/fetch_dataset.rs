@@ -201,6 +201,7 @@ mod tests {
             outputs: vec!["problems".into()],
             attempt: folder.path().join("attempt"),
             partial: folder.path().join("partial"),
+            replies: folder.path().join("replies"),
             device: "cpu".into(),
             threads: 1,
             stop: StopFlag::default(),

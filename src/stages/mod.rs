@@ -53,6 +53,7 @@ pub static RESOURCES: &[ResourceInfo] = &[
     ResourceInfo::of::<architecture::Architecture>(),
     ResourceInfo::of::<crate::record::protocol::Protocol>(),
     ResourceInfo::of::<crate::inference::annotator::AnnotatorSpec>(),
+    ResourceInfo::of::<crate::inference::api::Api>(),
 ];
 
 /// The class of arithmetic that results depend on, for steps that need the

@@ -9,6 +9,7 @@ use crate::{
         seed::Seed,
     },
     host::{clock::Throttle, fs, signal::StopFlag},
+    inference::annotator::Desk,
     store::{
         artifact::Artifact,
         partial::{self, Memo},
@@ -41,6 +42,7 @@ pub struct Work<'a> {
     inputs: Vec<(String, Artifact)>,
     outputs: BTreeMap<String, PathBuf>,
     partial: PathBuf,
+    replies: PathBuf,
     folder: PathBuf,
     device: String,
     threads: usize,
@@ -71,6 +73,8 @@ pub struct Parts<'a> {
     pub attempt: PathBuf,
     /// The folder that stays until the step is done.
     pub partial: PathBuf,
+    /// The folder of the replies of other programs' models, for all steps.
+    pub replies: PathBuf,
     /// The device as asked for.
     pub device: String,
     /// Threads the stage may keep busy.
@@ -98,6 +102,7 @@ impl<'a> Work<'a> {
             inputs: parts.inputs,
             outputs,
             partial: parts.partial,
+            replies: parts.replies,
             folder: parts.attempt,
             device: parts.device,
             threads: parts.threads,
@@ -241,6 +246,25 @@ impl<'a> Work<'a> {
     /// Folders of all outputs.
     pub fn outputs(&self) -> &BTreeMap<String, PathBuf> {
         &self.outputs
+    }
+}
+
+impl Desk for Work<'_> {
+    fn replies(&self) -> &Path {
+        &self.replies
+    }
+
+    fn progress(&self, done: u64, total: u64, note: &str) {
+        Work::progress(self, done, total, "replies", note);
+    }
+
+    fn check(&self) -> Outcome<()> {
+        Work::check(self)
+    }
+
+    fn metric(&self, name: &str, value: f64) {
+        // A step may annotate more than once.
+        *self.said().metrics.entry(name.to_owned()).or_default() += value;
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `runs/` | a journal for each run |
 //! | `history.jsonl` | which action each step of each experiment came to |
 //! | `locks/` | one lock file per action, never removed |
+//! | `replies/` | what other programs' models said, by what they were asked |
 //! | `reports/` | what the files of each report were made of |
 //! | `tmp/` | files in the making |
 //! | `quarantine/` | what did not match its digest |
@@ -22,6 +23,7 @@ pub mod journal;
 pub mod lines;
 pub mod partial;
 pub mod record;
+pub mod replies;
 pub mod stamp;
 
 use crate::{
@@ -124,6 +126,11 @@ impl Store {
     /// Folder of what an unfinished action may go on from.
     pub fn partial(&self, key: &Digest) -> PathBuf {
         self.root.join("partial").join(key.to_string())
+    }
+
+    /// Folder of the replies that other programs' models gave, for all actions.
+    pub fn replies(&self) -> PathBuf {
+        self.root.join("replies")
     }
 
     /// Takes the lock of an action, or says who has it.

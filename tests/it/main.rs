@@ -1,8 +1,9 @@
-//! Tests that go through the program, with `command` steps only: they need no
+//! Tests that go through the program, on this machine only: they need no
 //! device, no network, and leave nothing behind.
 
 #![allow(clippy::unwrap_used)]
 
+mod annotator;
 mod cache;
 mod chat;
 mod compare;
