@@ -196,6 +196,7 @@ mod tests {
             numbers: Vec::new(),
             gold: Some(10.0),
             solution: vec![step("15", '-', "8", 7.0), step("#0", '+', "3", 10.0)],
+            worked: None,
             fingerprint: String::new(),
         }
     }

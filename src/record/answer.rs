@@ -34,16 +34,33 @@ pub fn is_equal(answer: Option<f64>, gold: Option<f64>) -> bool {
     }
 }
 
-/// What feedback judges a reply to be: the verdict that comes last.
+/// What feedback judges a reply to be: the verdict that comes last, as whole
+/// words, whatever its capitals.
 pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
-    let padded = format!(" {feedback} ");
-    let last = |words: &str| padded.rfind(&format!(" {words} "));
+    let text = feedback.to_lowercase();
+    let last = |words: &str| last_whole(&text, &words.to_lowercase());
     match (last(&protocol.correct), last(&protocol.incorrect)) {
         (Some(yes), Some(no)) if yes > no => Verdict::Correct,
         (Some(_), None) => Verdict::Correct,
         (_, Some(_)) => Verdict::Incorrect,
         (None, None) => Verdict::Unparsed,
     }
+}
+
+/// Where words stand last, not as a part of longer ones.
+fn last_whole(text: &str, words: &str) -> Option<usize> {
+    let joins = |a: Option<char>, b: Option<char>| {
+        a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
+    };
+    let whole = |&(at, _): &(usize, &str)| {
+        let (before, behind) = (text[..at].chars().next_back(), &text[at + words.len()..]);
+        !joins(before, words.chars().next())
+            && !joins(words.chars().next_back(), behind.chars().next())
+    };
+    if words.is_empty() {
+        return None;
+    }
+    text.rmatch_indices(words).find(whole).map(|(at, _)| at)
 }
 
 /// The words of the reply template before and behind the answer.
@@ -136,6 +153,7 @@ mod tests {
             numbers: numbers.to_vec(),
             gold: Some(8.0),
             solution: Vec::new(),
+            worked: None,
             fingerprint: String::new(),
         }
     }
@@ -207,6 +225,9 @@ mod tests {
             ("judgement incorrect ; no , judgement correct", Verdict::Correct),
             ("judgement", Verdict::Unparsed),
             ("prejudgement correct", Verdict::Unparsed),
+            ("judgement correctly", Verdict::Unparsed),
+            ("So it is wrong.\n**Judgement Incorrect.**", Verdict::Incorrect),
+            ("(judgement correct)", Verdict::Correct),
         ] {
             assert_eq!(verdict(&p, text), want, "{text}");
         }

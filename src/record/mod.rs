@@ -27,6 +27,9 @@ pub struct Problem {
     /// The way to the answer, one operation after another, where it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub solution: Vec<Operation>,
+    /// The way to the answer in a person's words, where the data set has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worked: Option<String>,
     /// What two problems must not share to count as different ones (number
     /// tuple and operations, say); pools are disjoint in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]

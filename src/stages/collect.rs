@@ -106,7 +106,7 @@ impl Stage for Collect {
             let why = counts.dropped.iter().map(|(why, n)| format!("{n} {why}"));
             let why = why.collect::<Vec<_>>().join(", ");
             return Err(Failure::input(format!("the annotator said nothing of use: {why}"))
-                .hint("look at what it was asked and what it said in the book of replies"));
+                .hint("what it was asked and what it said is in the store, under `replies/`"));
         }
         for (why, count) in &counts.dropped {
             work.warn(format!("{count} of {} replies of the annotator: {why}", counts.seen));

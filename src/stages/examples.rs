@@ -5,12 +5,22 @@
 use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::seed::Rng;
-use crate::base::spec::{Ref, Use, spec};
+use crate::base::spec::{Ref, Use, choice, spec};
 use crate::inference::reference::{expression, show};
 use crate::record::Problem;
 use crate::record::protocol::{AnswerForm, Protocol};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
+
+choice! {
+    /// What a training text replies.
+    pub enum Reply {
+        /// The answer.
+        Answer = "answer",
+        /// The working that the data set has, and below it the answer.
+        Worked = "worked",
+    }
+}
 
 spec! {
     /// Turns problems into training texts: the question, and a reply with the answer.
@@ -19,6 +29,8 @@ spec! {
         problems: Ref<Problems>,
         /// Texts.
         protocol: Use<Protocol>,
+        /// What the reply is: the answer, or the data set's own working and then the answer.
+        reply: Reply = Reply::Answer,
         /// Share of the answers that are off by 1 to 3 (numbers only).
         noise: f64 = 0.0,
         /// Answers that are made wrong stay in `0..=largest`.
@@ -52,11 +64,22 @@ impl Stage for Examples {
             examples.push(self.protocol.example(
                 format!("direct-{}", problem.id),
                 self.protocol.question_prompt(problem),
-                self.protocol.reply_with(&answer),
+                match self.reply {
+                    Reply::Answer => self.protocol.reply_with(&answer),
+                    Reply::Worked => {
+                        let worked = problem.worked.as_ref().ok_or_else(|| unworked(problem))?;
+                        format!("{worked}\n{}", self.protocol.reply_with(&answer))
+                    }
+                },
             ));
         }
         work.output("examples").write_rows("examples.jsonl", &examples)
     }
+}
+
+fn unworked(problem: &Problem) -> Failure {
+    Failure::input(format!("problem `{}` has no working of its data set", problem.id))
+        .hint("`gsm8k-jsonl` read with `mask = false` has it; else `reply = \"answer\"`")
 }
 
 /// An answer that is off by 1 to 3 and stays in `0..=largest`.
@@ -91,6 +114,7 @@ mod tests {
             numbers: Vec::new(),
             gold: Some(gold),
             solution: Vec::new(),
+            worked: None,
             fingerprint: String::new(),
         }
     }

@@ -8,7 +8,7 @@ use crate::base::node::Node;
 use crate::base::spec::{Reading, spec};
 use crate::host::{fs, http};
 use crate::record::Problem;
-use crate::stages::formats::{self, Format};
+use crate::stages::formats::{self, Format, Style};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,9 @@ spec! {
         /// Most bytes the file may have.
         #[exec]
         limit: u64 = 1 << 30,
+        /// Whether questions are brought into one style and their numbers masked; `false` leaves
+        /// them as they are written, and keeps the data set's own working where it has one.
+        mask: bool = true,
         /// Drops problems without a way to the answer. What is dropped is counted, here and below.
         require_solution: bool = false,
         /// Drops problems that differ from an earlier one in their numbers only.
@@ -75,7 +78,8 @@ impl Stage for FetchDataset {
         let (bytes, place) = self.bytes(work)?;
         let text = String::from_utf8(bytes)
             .map_err(|error| Failure::input(format!("{place} is not UTF-8")).caused_by(error))?;
-        let parsed = formats::parse(self.format, &text).map_err(|mut failure| {
+        let style = if self.mask { Style::Masked } else { Style::Plain };
+        let parsed = formats::parse(self.format, style, &text).map_err(|mut failure| {
             failure.what = format!("{place}, {}", failure.what);
             failure
         })?;
@@ -138,7 +142,7 @@ impl FetchDataset {
                 "without-solution"
             } else if self.max_words > 0 && words(&problem.question) > self.max_words {
                 "too-long"
-            } else if self.distinct && !seen.insert(problem.question.clone()) {
+            } else if self.distinct && !seen.insert(shape(&problem)) {
                 "repeated"
             } else if self.first > 0 && kept.len() as u64 >= self.first {
                 "beyond-first"
@@ -150,6 +154,12 @@ impl FetchDataset {
         }
         (kept, dropped)
     }
+}
+
+/// What two problems that differ in their numbers only have in common.
+fn shape(problem: &Problem) -> String {
+    let known = !problem.fingerprint.is_empty();
+    if known { problem.fingerprint.clone() } else { problem.question.clone() }
 }
 
 fn words(text: &str) -> u64 {
@@ -189,6 +199,7 @@ mod tests {
             mirror_path: Some("a.csv".into()),
             mirror: Some(folder.path().display().to_string()),
             limit: 1000,
+            mask: true,
             require_solution: false,
             distinct: false,
             max_words: 0,

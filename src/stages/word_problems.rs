@@ -396,6 +396,7 @@ fn tell(rng: &mut Rng, id: String, tuple: &Tuple) -> Problem {
         numbers: Vec::new(),
         gold: solution.last().map(|step| step.result),
         solution,
+        worked: None,
         fingerprint: key(tuple),
     }
 }

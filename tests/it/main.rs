@@ -12,6 +12,7 @@ mod errors;
 mod generated;
 mod house;
 mod import;
+mod paper;
 mod plan;
 mod resume;
 mod space;

@@ -100,6 +100,7 @@ fn a_prompt_holds_what_it_should_and_fills_no_hole_twice() {
         numbers: Vec::new(),
         gold: None,
         solution: Vec::new(),
+        worked: None,
         fingerprint: String::new(),
     };
     let api = Api {

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of texts.
 
+use crate::inference::reference::show;
 use crate::record::Operation;
 
 /// Deeper than any equation in use; keeps garbage from exhausting the stack.
@@ -129,6 +130,27 @@ impl Term {
             Term::Operation(_, left, right) => {
                 left.name_unused(numbers, used);
                 right.name_unused(numbers, used);
+            }
+        }
+    }
+
+    /// Puts numbers where `numberK` stands, and writes all as people do: `8`, not `8.0`.
+    pub(super) fn spell_out(&mut self, numbers: &[f64]) {
+        match self {
+            Term::Operand(word) => {
+                let index =
+                    word.strip_prefix("number").and_then(|index| index.parse::<usize>().ok());
+                let value = match index {
+                    Some(index) => numbers.get(index).copied(),
+                    None => word.parse().ok(),
+                };
+                if let Some(value) = value {
+                    *word = show(value);
+                }
+            }
+            Term::Operation(_, left, right) => {
+                left.spell_out(numbers);
+                right.spell_out(numbers);
             }
         }
     }

@@ -3,7 +3,8 @@
 //! its answer is kept and counted, and the caller decides.
 //!
 //! Texts are brought into one style, that of the masked MAWPS files: lower
-//! case, single blanks, punctuation apart, `number0` for the first number.
+//! case, single blanks, punctuation apart, `number0` for the first number. Or
+//! they stay as they were written, for models that read what people write.
 
 mod equation;
 mod text;
@@ -29,6 +30,25 @@ choice! {
     }
 }
 
+/// How texts are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// In one style, numbers masked.
+    Masked,
+    /// As written, numbers too.
+    Plain,
+}
+
+impl Style {
+    /// A question as it is kept, and the numbers that were masked in it.
+    fn question(self, text: &str) -> (String, Vec<f64>) {
+        match self {
+            Style::Masked => text::masked(text),
+            Style::Plain => (text.trim().to_owned(), Vec::new()),
+        }
+    }
+}
+
 /// A way to the answer that misses it by more than this share is none.
 const AGREES: f64 = 1e-3;
 
@@ -46,12 +66,12 @@ pub(crate) struct Parsed {
 /// # Errors
 /// `Input`, naming the line (of JSON lists and tables: the row) and what is
 /// wrong with it.
-pub(crate) fn parse(format: Format, text: &str) -> Outcome<Parsed> {
+pub(crate) fn parse(format: Format, style: Style, text: &str) -> Outcome<Parsed> {
     let mut parsed = Parsed::default();
     match format {
-        Format::SvampJson => svamp(text, &mut parsed)?,
-        Format::MawpsCsv => mawps(text, &mut parsed)?,
-        Format::Gsm8kJsonl => gsm8k(text, &mut parsed)?,
+        Format::SvampJson => svamp(text, style, &mut parsed)?,
+        Format::MawpsCsv => mawps(text, style, &mut parsed)?,
+        Format::Gsm8kJsonl => gsm8k(text, style, &mut parsed)?,
         Format::ProblemsJsonl => parsed.problems = lines(text)?,
     }
     let mut seen = BTreeSet::new();
@@ -76,15 +96,22 @@ struct SvampRow {
     answer: f64,
 }
 
-fn svamp(text: &str, out: &mut Parsed) -> Outcome<()> {
+/// Body and question are joined by a blank and by nothing else, also where the
+/// body has no full stop: in a third of the rows the question goes on with its
+/// sentence.
+fn svamp(text: &str, style: Style, out: &mut Parsed) -> Outcome<()> {
     let rows: Vec<serde_json::Value> = serde_json::from_str(text)
         .map_err(|error| Failure::input("the file is no JSON list").caused_by(error))?;
     for (index, row) in rows.into_iter().enumerate() {
         let at = |what: String| Failure::input(format!("problem {}: {what}", index + 1));
         let row: SvampRow = serde_json::from_value(row).map_err(|error| at(error.to_string()))?;
-        let (question, numbers) = text::masked(&format!("{} {}", row.body, row.question));
+        let joined = format!("{} {}", row.body.trim(), row.question.trim());
+        let (question, numbers) = style.question(&joined);
         let mut term = equation::infix(&row.equation).map_err(&at)?;
-        term.name_numbers(&numbers);
+        match style {
+            Style::Masked => term.name_numbers(&numbers),
+            Style::Plain => term.spell_out(&[]),
+        }
         let id = row.id.strip_prefix("chal-").map_or(row.id.clone(), |n| format!("svamp-{n}"));
         let solution = solution(&term, &numbers, row.answer, out);
         out.problems.push(problem(id, question, numbers, row.answer, solution));
@@ -101,7 +128,7 @@ struct MawpsRow {
     answer: f64,
 }
 
-fn mawps(text: &str, out: &mut Parsed) -> Outcome<()> {
+fn mawps(text: &str, style: Style, out: &mut Parsed) -> Outcome<()> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let headers =
         reader.headers().map_err(|error| Failure::input("reading the header").caused_by(error))?;
@@ -125,22 +152,23 @@ fn mawps(text: &str, out: &mut Parsed) -> Outcome<()> {
             .map(|word| word.parse::<f64>().ok().filter(|value| value.is_finite()))
             .collect::<Option<Vec<f64>>>()
             .ok_or_else(|| at(format!("`{}` are not all numbers", row.numbers)))?;
-        let term = equation::prefix(&row.equation).map_err(&at)?;
+        let mut term = equation::prefix(&row.equation).map_err(&at)?;
         term.check(numbers.len()).map_err(&at)?;
+        if style == Style::Plain {
+            term.spell_out(&numbers);
+        }
         let solution = solution(&term, &numbers, row.answer, out);
         // Answers are rounded in the file; what the solution comes to is not.
         let gold = solution.last().map_or(row.answer, |step| step.result);
         if gold != row.answer {
             *out.counts.entry("gold-unrounded").or_default() += 1;
         }
-        let question = text::tidied(&row.question);
-        out.problems.push(problem(
-            format!("mawps-{}", index + 1),
-            question,
-            numbers,
-            gold,
-            solution,
-        ));
+        let id = format!("mawps-{}", index + 1);
+        let (question, numbers) = match style {
+            Style::Masked => (text::tidied(&row.question), numbers),
+            Style::Plain => (text::unmasked(&row.question, &numbers), Vec::new()),
+        };
+        out.problems.push(problem(id, question, numbers, gold, solution));
     }
     Ok(())
 }
@@ -151,21 +179,60 @@ struct Gsm8kRow {
     answer: String,
 }
 
-fn gsm8k(text: &str, out: &mut Parsed) -> Outcome<()> {
+fn gsm8k(text: &str, style: Style, out: &mut Parsed) -> Outcome<()> {
     for (index, row) in lines::<Gsm8kRow>(text)?.into_iter().enumerate() {
         let line = index + 1;
         let at = |what: String| Failure::input(format!("line {line}: {what}"));
-        let (_, written) = row
+        let (worked, written) = row
             .answer
             .rsplit_once("####")
             .ok_or_else(|| at("the answer has no `####` before its last number".to_owned()))?;
         let bare: String = written.trim().chars().filter(|c| !matches!(c, ',' | '$')).collect();
         let gold: f64 =
             bare.parse().map_err(|_| at(format!("`{}` is no number", written.trim())))?;
-        let (question, numbers) = text::masked(&row.question);
-        out.problems.push(problem(format!("gsm8k-{line}"), question, numbers, gold, Vec::new()));
+        let (question, numbers) = style.question(&row.question);
+        let id = format!("gsm8k-{line}");
+        let plain = style == Style::Plain;
+        let solution = if plain { calculations(worked, gold) } else { Vec::new() };
+        let mut one = problem(id, question, numbers, gold, solution);
+        one.worked = plain.then(|| text::without_calculations(worked).trim().to_owned());
+        out.problems.push(one);
     }
     Ok(())
+}
+
+/// The steps that the calculator's marks in a worked solution name
+/// (`<<48/2=24>>`), or none where they cannot be followed to the answer.
+fn calculations(worked: &str, gold: f64) -> Vec<Operation> {
+    let mut steps: Vec<Operation> = Vec::new();
+    for mark in worked.split("<<").skip(1) {
+        let Some((left, right)) = mark.split(">>").next().and_then(|m| m.split_once('=')) else {
+            return Vec::new();
+        };
+        let spaced: String = left
+            .chars()
+            .flat_map(|c| if "+-*/".contains(c) { vec![' ', c, ' '] } else { vec![c] })
+            .collect();
+        let (Ok(term), Ok(result)) = (equation::infix(&spaced), right.trim().parse::<f64>()) else {
+            return Vec::new();
+        };
+        let first = steps.len();
+        for mut step in term.steps(&[]) {
+            // Steps of one mark count from its own first.
+            for operand in [&mut step.left, &mut step.right] {
+                if let Some(Ok(index)) = operand.strip_prefix('#').map(str::parse::<usize>) {
+                    *operand = format!("#{}", first + index);
+                }
+            }
+            steps.push(step);
+        }
+        let agrees = |a: f64, b: f64| (a - b).abs() <= AGREES * b.abs().max(1.0);
+        if !steps.last().is_some_and(|step| agrees(step.result, result)) {
+            return Vec::new();
+        }
+    }
+    let follows = steps.last().is_some_and(|step| step.result == gold);
+    if follows { steps } else { Vec::new() }
 }
 
 /// One JSON value a line; empty lines at the end are none.
@@ -201,8 +268,9 @@ fn problem(
     solution: Vec<Operation>,
 ) -> Problem {
     // Masked, two questions that differ in their numbers only are one.
-    let fingerprint = crate::base::hash::Digest::of_blob(question.as_bytes()).short();
-    Problem { id, question, numbers, gold: Some(gold), solution, fingerprint }
+    let masked = text::masked(&question).0;
+    let fingerprint = crate::base::hash::Digest::of_blob(masked.as_bytes()).short();
+    Problem { id, question, numbers, gold: Some(gold), solution, worked: None, fingerprint }
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ const SVAMP: &str = r#"[
 ]"#;
 
 fn problems(format: Format, text: &str) -> Vec<Problem> {
-    parse(format, text).expect("parses").problems
+    parse(format, Style::Masked, text).expect("parses").problems
 }
 
 fn refused(format: Format, text: &str) -> String {
-    parse(format, text).expect_err("is refused").chain().join(": ")
+    parse(format, Style::Masked, text).expect_err("is refused").chain().join(": ")
 }
 
 /// What the solution, written as a reply, comes to.
@@ -43,7 +43,7 @@ fn replied(problem: &Problem) -> Option<f64> {
 
 #[test]
 fn masked_tables_keep_their_masks_and_unround_their_answers() {
-    let parsed = parse(Format::MawpsCsv, MAWPS).expect("parses");
+    let parsed = parse(Format::MawpsCsv, Style::Masked, MAWPS).expect("parses");
     let [first, second, third] = &parsed.problems[..] else { panic!("three rows") };
     assert_eq!(first.id, "mawps-1");
     assert_eq!(
@@ -73,6 +73,55 @@ fn plain_texts_are_masked_and_their_equations_named() {
     assert_eq!(one.numbers, [12.0, 1030.0, 2.0]);
     assert_eq!(expression(&one.solution), "- number1 * number0 number2");
     assert_eq!(replied(one), one.gold);
+}
+
+#[test]
+fn texts_may_stay_as_they_are() {
+    let plain = |format, text| parse(format, Style::Plain, text).expect("parses").problems;
+    let one = &plain(Format::SvampJson, SVAMP)[0];
+    assert_eq!(
+        one.question,
+        "A kite costs 12 dollars, and Max has $1,030 How much is left after 2 kites?"
+    );
+    assert!(one.numbers.is_empty());
+    assert_eq!(expression(&one.solution), "- 1030 * 12 2");
+    let rows = plain(Format::MawpsCsv, MAWPS);
+    assert_eq!(
+        rows[0].question,
+        "Ann 's shop has 5 bags of 6 pears , and sells 4 . How many are left ?"
+    );
+    assert_eq!(expression(&rows[0].solution), "- * 5 6 4");
+    // Their pools are kept apart as those of masked questions are.
+    let masked = problems(Format::SvampJson, SVAMP);
+    assert_eq!(one.fingerprint, masked[0].fingerprint);
+}
+
+#[test]
+fn the_calculators_marks_are_a_way_to_the_answer() {
+    let row = |worked: &str, gold: &str| {
+        serde_json::json!({ "question": "How many?", "answer": format!("{worked}\n#### {gold}") })
+            .to_string()
+    };
+    let one = |worked: &str, gold: &str| {
+        parse(Format::Gsm8kJsonl, Style::Plain, &row(worked, gold))
+            .expect("parses")
+            .problems
+            .remove(0)
+    };
+    let found = one("May: 48/2 = <<48/2=24>>24.\nAll: <<48+24=72>>72.", "72");
+    assert_eq!(found.worked.as_deref(), Some("May: 48/2 = 24.\nAll: 72."));
+    let steps: Vec<String> = found
+        .solution
+        .iter()
+        .map(|step| format!("{} {} {} = {}", step.left, step.operator, step.right, step.result))
+        .collect();
+    assert_eq!(steps, ["48 / 2 = 24", "48 + 24 = 72"]);
+    let found = one("<<2*3+4=10>>10 and <<10-1=9>>9", "9");
+    assert_eq!(found.solution[1].left, "#0");
+    assert_eq!(found.solution[2].left, "10");
+    for (worked, gold) in [("none", "3"), ("<<1+1=3>>3", "3"), ("<<1+1=2>>2", "3"), ("<<1+", "1")] {
+        assert!(one(worked, gold).solution.is_empty(), "{worked}");
+    }
 }
 
 #[test]
@@ -143,7 +192,7 @@ fn solutions_are_right() {
             (Format::SvampJson, "svamp/SVAMP.json", 1000),
         ] {
             let Ok(text) = std::fs::read_to_string(mirror.join(path)) else { continue };
-            let parsed = parse(format, &text).expect("parses");
+            let parsed = parse(format, Style::Masked, &text).expect("parses");
             assert_eq!(parsed.problems.len(), count);
             let solved = parsed.problems.iter().filter(|row| !row.solution.is_empty()).count();
             assert!(solved * 100 >= count * 99, "{path}: only {solved} rows have a solution");

@@ -3,6 +3,8 @@
 //!
 //! Knows no data set.
 
+use crate::inference::reference::show;
+
 /// Endings that stand apart from their word.
 const SHORT: [&str; 7] = ["n't", "'s", "'m", "'re", "'ve", "'ll", "'d"];
 /// Words that keep their full stop.
@@ -21,6 +23,31 @@ pub(super) fn masked(text: &str) -> (String, Vec<f64>) {
     let mut numbers = Some(Vec::new());
     let text = words(text, &mut numbers);
     (text, numbers.unwrap_or_default())
+}
+
+/// The text with its numbers where `number0`, `number1`, ... stand.
+pub(super) fn unmasked(text: &str, numbers: &[f64]) -> String {
+    let mut rest = text;
+    let mut out = String::new();
+    while let Some(at) = rest.find("number") {
+        let behind = &rest[at + "number".len()..];
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let value = behind[..digits].parse::<usize>().ok().and_then(|k| numbers.get(k));
+        out += &rest[..at];
+        match value {
+            Some(&value) => out += &show(value),
+            None => out += &rest[at..at + "number".len() + digits],
+        }
+        rest = &behind[digits..];
+    }
+    out + rest
+}
+
+/// The text without what the calculator noted in it: `48/2 = <<48/2=24>>24`.
+pub(super) fn without_calculations(text: &str) -> String {
+    let mut parts = text.split("<<");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |out, part| out + part.split_once(">>").map_or(part, |(_, behind)| behind))
 }
 
 fn words(text: &str, numbers: &mut Option<Vec<f64>>) -> String {
@@ -141,6 +168,17 @@ mod tests {
             assert_eq!(tidied(text), want);
             assert_eq!(tidied(want), want, "tidying is done once");
         }
+    }
+
+    #[test]
+    fn masks_and_calculations_can_be_taken_back() {
+        let text = unmasked("Ann has number0 cats, number1.5 and number12; number9?", &[3.0, 2.5]);
+        assert_eq!(text, "Ann has 3 cats, 2.5.5 and number12; number9?");
+        assert_eq!(
+            without_calculations("48/2 = <<48/2=24>>24 clips.\n<<24+48=72>>72"),
+            "48/2 = 24 clips.\n72"
+        );
+        assert_eq!(without_calculations("none << here"), "none  here");
     }
 
     #[test]
