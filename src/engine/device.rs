@@ -4,7 +4,8 @@
 //! Every device is looked for step by step before it is opened, because the
 //! libraries below panic on a machine that lacks them; then it has to compute
 //! one small matrix product. A device that nobody asked for is not touched. It
-//! knows nothing of models, and of a device no more than its name.
+//! knows nothing of models, and of a device no more than its name, what its
+//! products may be rounded to, and how much memory is free.
 
 mod check;
 #[cfg(feature = "cuda")]
@@ -14,7 +15,9 @@ mod wgpu;
 
 use std::{fmt, str::FromStr};
 
+use super::ops::Precision;
 use crate::base::failure::{Failure, Outcome};
+use crate::host::memory;
 
 pub use burn::tensor::Device;
 pub(super) use check::guarded;
@@ -64,6 +67,28 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// A device and what its matrix products are to be rounded to: `cuda:0`, or
+/// `cuda:0/bf16` where that was asked for too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The device.
+    pub choice: DeviceChoice,
+    /// The format; without one it is the device's own.
+    pub precision: Option<Precision>,
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Asked, String> {
+        let (choice, precision) = match text.split_once('/') {
+            Some((choice, precision)) => (choice, Some(precision.parse()?)),
+            None => (text, None),
+        };
+        Ok(Asked { choice: choice.parse()?, precision })
+    }
+}
+
 /// A device that works.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -73,6 +98,8 @@ pub struct Opened {
     pub name: String,
     /// Whether it is the processor.
     pub is_cpu: bool,
+    /// What matrix products are rounded to on it.
+    pub precision: Precision,
     /// Devices that were passed over, and why.
     pub rejected: Vec<(String, String)>,
 }
@@ -80,16 +107,54 @@ pub struct Opened {
 impl Opened {
     /// The class of arithmetic: two devices of one class give the same bits.
     pub fn numerics(&self) -> String {
+        let precision = self.precision;
         if !self.is_cpu {
-            return format!("{} f32", self.name);
+            return format!("{} {precision}", self.name);
         }
         #[cfg(target_arch = "x86_64")]
         let fused = std::arch::is_x86_feature_detected!("fma");
         #[cfg(not(target_arch = "x86_64"))]
         let fused = true;
         let sums = if fused { "fused" } else { "plain" };
-        format!("flex f32 {} {sums}", std::env::consts::ARCH)
+        format!("flex {precision} {} {sums}", std::env::consts::ARCH)
     }
+
+    /// The same with products rounded to what was asked for; without that to
+    /// bf16 on a CUDA card that has it, and else to nothing.
+    ///
+    /// # Errors
+    /// `Environment` when the device cannot compute in it.
+    pub fn computing_in(self, asked: Option<Precision>) -> Outcome<Opened> {
+        let precision = match asked {
+            Some(precision) => precision,
+            None if self.name.starts_with("cuda") && supports(&self.device, Precision::Bf16) => {
+                Precision::Bf16
+            }
+            None => Precision::F32,
+        };
+        if !supports(&self.device, precision) {
+            return Err(Failure::environment(format!(
+                "device `{}` cannot compute in {precision}",
+                self.name
+            ))
+            .hint("`precision = \"f32\"` works on every device; `\"auto\"` takes bf16 where it is fast"));
+        }
+        Ok(Opened { precision, ..self })
+    }
+
+    /// Bytes of memory that models may still take, where that can be found out.
+    pub fn free_memory(&self) -> Option<u64> {
+        if self.is_cpu {
+            return memory::available();
+        }
+        let card = self.name.strip_prefix("cuda:")?.split(' ').next()?;
+        cuda::free_memory(card.parse().ok()?)
+    }
+}
+
+/// Whether a device can store, convert, add and multiply these numbers.
+fn supports(device: &Device, precision: Precision) -> bool {
+    check::guarded(|| Ok(device.supports_dtype(precision.dtype()))).unwrap_or(false)
 }
 
 /// What was found out about one device.
@@ -119,7 +184,8 @@ pub fn open(choice: &DeviceChoice) -> Outcome<Opened> {
     match find(choice) {
         Ok((device, name)) => {
             let is_cpu = *choice == DeviceChoice::Cpu;
-            Ok(Opened { device, name, is_cpu, rejected: Vec::new() })
+            let precision = Precision::F32;
+            Ok(Opened { device, name, is_cpu, precision, rejected: Vec::new() })
         }
         Err(reason) => Err(Failure::environment(format!("device `{choice}`: {reason}"))
             .hint("`auto` takes the best device that works, and `cpu` works everywhere")),
@@ -141,15 +207,17 @@ pub fn probe_all() -> Vec<Probe> {
 
 /// The first of `better` that is found, else the processor.
 fn automatic(better: [(&str, &dyn Fn() -> Found); 2]) -> Opened {
-    let mut rejected = Vec::new();
+    let (mut rejected, precision) = (Vec::new(), Precision::F32);
     for (what, look) in better {
         match look() {
-            Ok((device, name)) => return Opened { device, name, is_cpu: false, rejected },
+            Ok((device, name)) => {
+                return Opened { device, name, is_cpu: false, precision, rejected };
+            }
             Err(reason) => rejected.push((what.to_string(), reason)),
         }
     }
     let (device, name) = processor();
-    Opened { device, name, is_cpu: true, rejected }
+    Opened { device, name, is_cpu: true, precision, rejected }
 }
 
 fn find(choice: &DeviceChoice) -> Found {
@@ -195,6 +263,10 @@ mod cuda {
     pub(super) fn find(_index: usize) -> super::Found {
         Err("this build has no cuda (build with `-F cuda`)".to_string())
     }
+
+    pub(super) fn free_memory(_index: usize) -> Option<u64> {
+        None
+    }
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -224,6 +296,24 @@ mod tests {
             let message = text.parse::<DeviceChoice>().unwrap_err();
             assert!(message.contains("`auto`, `cpu`, `wgpu`, `cuda`, `cuda:<n>`"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_precision_goes_with_a_device() {
+        let asked: Asked = "cuda:1/bf16".parse().unwrap();
+        assert_eq!(
+            asked,
+            Asked { choice: DeviceChoice::Cuda(1), precision: Some(Precision::Bf16) }
+        );
+        assert_eq!("cpu".parse::<Asked>().unwrap().precision, None);
+        for text in ["cpu/", "cpu/f16", "gpu/f32", "cpu/bf16/f32"] {
+            assert!(text.parse::<Asked>().is_err(), "{text}");
+        }
+        let cpu = || open(&DeviceChoice::Cpu).unwrap();
+        let class = |asked| cpu().computing_in(asked).unwrap().numerics();
+        assert_eq!(class(None), cpu().numerics());
+        assert_eq!(class(Some(Precision::Bf16)), cpu().numerics().replace("f32", "bf16"));
+        assert!(cpu().free_memory().is_none_or(|bytes| bytes > 1 << 20));
     }
 
     #[test]

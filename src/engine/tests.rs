@@ -399,7 +399,7 @@ fn cached_decoding_equals_reading_the_whole_text_again() {
             let plan = model.plan(Documents::of_lengths([ids.len()]));
             let last: Arc<[u32]> = vec![ids.len() as u32 - 1].into();
             let hidden = model.last_norm(ops::rows(model.hidden(&whole, &plan), &last));
-            let logits = ops::linear(hidden, model.output()).into_data();
+            let logits = model.to_logits(hidden).into_data();
             let logits = logits.try_to_vec::<f32>().expect("f32");
             assert_eq!(Sampling::Greedy.choose(&logits, Seed(0), 0), token);
             ids.push(token);

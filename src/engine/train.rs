@@ -207,8 +207,9 @@ fn finished(
     progress: Progress,
 ) -> Trained {
     match subject {
-        Subject::Whole { config, rope } => {
-            Trained { model: Llama::with_rope(config, rope, weights), adapters: None, progress }
+        Subject::Whole { config, rope, precision } => {
+            let model = Llama::with_rope(config, rope, weights).computing_in(precision);
+            Trained { model, adapters: None, progress }
         }
         Subject::Adapters { base, lora } => {
             let adapters = Adapters { lora, weights };

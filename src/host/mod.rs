@@ -7,5 +7,6 @@ pub mod clock;
 pub mod fs;
 pub mod http;
 pub mod lock;
+pub mod memory;
 pub mod process;
 pub mod signal;

@@ -6,9 +6,10 @@
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::seed::Seed;
 use crate::engine::config::LlamaConfig;
-use crate::engine::device::{self, DeviceChoice};
+use crate::engine::device::{self, Asked};
 use crate::engine::generate::{Decoding, Finish, Request, generate};
 use crate::engine::model::Llama;
+use crate::engine::ops::Precision;
 use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::weights;
@@ -16,6 +17,7 @@ use crate::inference::prompting;
 use crate::record::template::Prompt;
 use crate::record::{TextNotes, Tokens};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A model that speaks.
@@ -62,32 +64,36 @@ pub struct Utterance {
     pub cut: bool,
 }
 
-/// Opens the device that a person chose; each is looked for once in a process.
+/// Opens the device that a person chose, to compute in the precision they chose
+/// with it (`cpu/bf16`); each is looked for once in a process.
 ///
 /// # Errors
-/// `Environment` when it is not there; `Input` for a name that is none.
+/// `Environment` when it is not there, or cannot compute in that precision;
+/// `Input` for a name that is none.
 pub fn open_device(choice: &str) -> Outcome<device::Opened> {
     static OPENED: Mutex<BTreeMap<String, device::Opened>> = Mutex::new(BTreeMap::new());
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = opened.get(choice) {
         return Ok(found.clone());
     }
-    let wanted: DeviceChoice = choice.parse().map_err(|error: String| Failure::input(error))?;
-    let found = device::open(&wanted)?;
+    let wanted: Asked = choice.parse().map_err(|error: String| Failure::input(error))?;
+    let found = device::open(&wanted.choice)?.computing_in(wanted.precision)?;
     opened.insert(choice.to_owned(), found.clone());
     Ok(found)
 }
 
 impl Local {
-    /// A model of a checkpoint's configuration, weights and tokenizer.
+    /// A model of a checkpoint's configuration, file of weights, and tokenizer;
+    /// its matrices are `kept` in this format, and its products computed in it.
     ///
     /// # Errors
     /// When one of them is damaged, or the vocabulary is larger than the model's.
     pub fn load(
         config: &[u8],
-        weights: &[u8],
+        weights: &Path,
         tokenizer: &Files,
         device: &device::Device,
+        kept: Precision,
     ) -> Outcome<Local> {
         let config: LlamaConfig =
             serde_json::from_slice(config).doing(|| "reading `config.json`".into())?;
@@ -100,7 +106,7 @@ impl Local {
             ))
             .hint("they belong to two different models; take both out of one checkpoint"));
         }
-        let model = weights::load(config, weights, device)?;
+        let model = weights::read(config, weights, device, kept)?;
         Ok(Local { model, tokenizer })
     }
 
@@ -209,7 +215,10 @@ mod tests {
         let tokenizer =
             include_bytes!("../../tests/fixtures/tokenizers/llama/tokenizer.model").to_vec();
         let files = Files::from([("tokenizer.model".to_owned(), tokenizer)]);
-        Local::load(&file, &weights::save(&model).expect("saves"), &files, &Device::flex())
+        let space = temp_dir::TempDir::new().expect("a folder");
+        let path = space.path().join("model.safetensors");
+        weights::write(&model, &path).expect("saves");
+        Local::load(&file, &path, &files, &Device::flex(), Precision::F32)
     }
 
     fn say(local: &Local, stop: Option<&str>) -> Utterance {

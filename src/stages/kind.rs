@@ -121,7 +121,7 @@ pub struct Ready {
     pub stage: Arc<dyn Stage>,
     /// Its seed.
     pub seed: Seed,
-    /// The device as asked for.
+    /// The device as asked for, and its precision.
     pub device: String,
 }
 
@@ -154,7 +154,7 @@ pub fn resolve(
     let mut resolved = Resolved { arms: Vec::new(), stages: Vec::new() };
     let mut classes: BTreeMap<String, String> = BTreeMap::new();
     for arm in arms {
-        let device = device.or(arm.head.device.as_deref()).unwrap_or("auto");
+        let device = &arm.head.on(device.or(arm.head.device.as_deref()).unwrap_or("auto"));
         let mut cx = arm.reading();
         let (mut steps, mut stages) = (Vec::new(), Vec::new());
         for declared in &arm.steps {

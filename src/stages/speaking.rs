@@ -6,6 +6,7 @@ use crate::base::node::Node;
 use crate::base::seed::Seed;
 use crate::base::spec::Reading;
 use crate::engine;
+use crate::engine::ops::Precision;
 use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{FILES, Files};
 use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
@@ -48,14 +49,14 @@ pub(super) struct Said {
     pub(super) cut: bool,
 }
 
-/// Loads a checkpoint onto the device of this work.
-pub(super) fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
-    let opened = open_device(work.device())?;
+/// Loads a checkpoint onto the device of this work; its matrices are `kept` so.
+pub(super) fn load(work: &Work, model: &Artifact, kept: Precision) -> Outcome<Local> {
     Local::load(
         &model.read("config.json")?,
-        &model.read("model.safetensors")?,
+        &model.file("model.safetensors")?,
         &tokenizer_files(model)?,
-        &opened.device,
+        &open_device(work.device())?.device,
+        kept,
     )
 }
 
@@ -69,7 +70,8 @@ pub(super) fn tokenizer_files(artifact: &Artifact) -> Outcome<Files> {
 impl<'a> Speaker<'a> {
     /// The model in the input `model`.
     pub(super) fn new(work: &'a Work<'a>) -> Outcome<Speaker<'a>> {
-        Ok(Speaker { work, local: load(work, work.input("model")?)? })
+        let kept = open_device(work.device())?.precision;
+        Ok(Speaker { work, local: load(work, work.input("model")?, kept)? })
     }
 
     /// Asks every question under the name `topic`; replies in the order of the

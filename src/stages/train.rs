@@ -15,6 +15,7 @@ use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::base::text;
 use crate::engine::batch::{Order, Sequence};
 use crate::engine::model::Llama;
+use crate::engine::ops::Precision;
 use crate::engine::optimizer::{AdamW, Schedule};
 use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
@@ -239,7 +240,7 @@ impl Stage for Train {
         }
         let out = work.output("model");
         out.write_json("config.json", model.config())?;
-        out.write("model.safetensors", &weights::save(&model)?)?;
+        weights::write(&model, &out.path().join("model.safetensors"))?;
         for (name, bytes) in &tokenizer_files {
             out.write(name, bytes)?;
         }
@@ -249,11 +250,12 @@ impl Stage for Train {
 
 impl Train {
     fn start(&self, work: &Work) -> Outcome<Start> {
+        let engine::device::Opened { device, precision, .. } = open_device(work.device())?;
         if let Some(artifact) = work.optional_input("start") {
-            let local = speaking::load(work, artifact)?;
+            let local = speaking::load(work, artifact, Precision::F32)?;
             let log: TrainLog = artifact.json("train.json")?;
             return Ok(Start {
-                model: local.model().clone(),
+                model: local.model().clone().computing_in(precision),
                 tokenizer: local.tokenizer().clone(),
                 tokenizer_files: speaking::tokenizer_files(artifact)?,
                 behind: (log.steps_total, log.tokens_total),
@@ -264,9 +266,9 @@ impl Train {
         let tokenizer_files = speaking::tokenizer_files(work.input("tokenizer")?)?;
         let tokenizer = Tokenizer::from_files(&tokenizer_files)?;
         let config = architecture.config(tokenizer.size()).map_err(Failure::input)?;
-        let device = open_device(work.device())?.device;
         let seed = work.seed().derive("init");
         let model = Llama::random(config, architecture.init_std, seed, &device);
+        let model = model.computing_in(precision);
         Ok(Start { model, tokenizer, tokenizer_files, behind: (0, 0) })
     }
 

@@ -150,6 +150,40 @@ fn examples_beyond_the_context_are_counted_and_never_silent() {
 }
 
 #[test]
+fn precision_is_part_of_what_a_result_is() {
+    let tail = r#"
+[stage.eval]
+kind = "evaluate"
+model = "base.model"
+problems = "words.test"
+protocol = "arithmetic"
+"#;
+    let space = with(tail);
+    let run = |precision: &str| {
+        let set = format!("precision={precision}");
+        space.run(&["run", "m.toml", "--device", "cpu", "--set", &set])
+    };
+    space.run(&["run", "m.toml", "--device", "cpu"]).ok();
+    let exact = log(&space, |_| true);
+    // What is the processor's own precision is the same result.
+    assert!(run("f32").ok().err.contains("nothing to do"));
+    let rounded = run("bf16").ok();
+    assert!(rounded.err.contains("device: cpu (flex), matrix products in bf16"), "{}", rounded.err);
+    // The data, the vocabulary and the shape are shared; training and speaking are not.
+    assert!(rounded.err.contains("2 done"), "{}", rounded.err);
+    let rounded = log(&space, |log| *log != exact);
+    let last = |log: &Value| log["curve"].as_array().unwrap().last().unwrap()[1].as_f64().unwrap();
+    let apart = (last(&rounded) / last(&exact) - 1.0).abs();
+    assert!(0.0 < apart && apart < 0.02, "{apart}");
+    let why = ["why", "m.toml", "eval", "--device", "cpu/bf16"];
+    let why = space.run(&why).ok();
+    assert!(why.out.contains("up to date"), "{}", why.out);
+    let wrong = run("f16");
+    assert_ne!(wrong.code, 0);
+    assert!(wrong.err.contains("bf16"), "{}", wrong.err);
+}
+
+#[test]
 fn a_loss_that_is_not_finite_names_its_examples_and_leaves_the_last_state() {
     let space = with(
         r#"

@@ -13,7 +13,7 @@ use crate::engine::{
     batch::{Batch, Sequence},
     gradient::{self, Subject},
     model::Llama,
-    ops::{self, Documents, Slots},
+    ops::{Documents, Slots},
     train::{Observer, Progress, Snapshot, Texts, Training, Wish, train},
     weights,
 };
@@ -55,7 +55,7 @@ fn texts(n: u32) -> Vec<Sequence> {
 fn logits(model: &Llama, ids: &[u32]) -> Tensor<2> {
     let plan = model.plan(Documents::of_lengths([ids.len()]));
     let hidden = model.hidden(&ids.into(), &plan);
-    ops::linear(model.last_norm(hidden), model.output())
+    model.to_logits(model.last_norm(hidden))
 }
 
 fn over_a_cache(device: &Device) -> Result<f64, String> {
