@@ -13,14 +13,17 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Instant};
 
-use super::ops::Precision;
+use super::ops::{self, Precision};
 use crate::base::failure::{Failure, Outcome};
 use crate::host::memory;
 
+use burn::tensor::Tensor;
+
 pub use burn::tensor::Device;
 pub(super) use check::guarded;
+pub use check::within_memory;
 
 /// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +143,28 @@ impl Opened {
             .hint("`precision = \"f32\"` works on every device; `\"auto\"` takes bf16 where it is fast"));
         }
         Ok(Opened { precision, ..self })
+    }
+
+    /// Whether the engine's fused operations run on it.
+    pub fn is_fused(&self) -> bool {
+        self.is_cpu && self.precision == Precision::F32
+    }
+
+    /// Floating-point operations a second of its matrix products, measured over a
+    /// few of them.
+    pub fn speed(&self) -> f64 {
+        const SIZE: usize = 384;
+        const TRIES: usize = 3;
+        let ones = || Tensor::<2>::ones([SIZE, SIZE], &self.device);
+        let (a, b) = (ones(), ones());
+        let fastest = (0..TRIES).map(|_| {
+            let start = Instant::now();
+            // Reading a number of it waits for the whole.
+            let product = ops::linear(a.clone(), b.clone(), self.precision);
+            let _ = product.narrow(0, 0, 1).narrow(1, 0, 1).into_scalar::<f32>();
+            start.elapsed().as_secs_f64()
+        });
+        2.0 * (SIZE as f64).powi(3) / fastest.fold(f64::INFINITY, f64::min).max(1e-9)
     }
 
     /// Bytes of memory that models may still take, where that can be found out.

@@ -59,6 +59,14 @@ pub struct Lora {
     pub rank_stabilized: bool,
 }
 
+impl Default for Lora {
+    /// Hugging Face's peft's.
+    fn default() -> Lora {
+        let targets = vec![Target::Query, Target::Value];
+        Lora { rank: 8, alpha: 8.0, targets, dropout: 0.0, rank_stabilized: false }
+    }
+}
+
 impl Lora {
     /// The factor on `B A x`.
     pub fn scale(&self) -> f64 {

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
 //! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
-//! `lora` (how little of it may learn), `sample`, `generate` (how it speaks),
+//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `generate` (how it speaks),
 //! `weights`, `peft` (how it is kept, and how it comes from others and goes to
 //! them), `selftest` (what has to hold on every device).
 //!
@@ -15,6 +15,7 @@
 pub mod batch;
 pub mod config;
 pub mod device;
+pub mod estimate;
 pub mod generate;
 pub mod gradient;
 pub mod lora;

@@ -2,7 +2,7 @@
 //! engine does. The numbers are in `tests/fixtures/training/`, made by the script
 //! beside that folder.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Pieces, Sequence};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Request, generate};
 use super::gradient::{Subject, gradients};
@@ -194,7 +194,7 @@ fn twenty_steps_are_those_of_the_trainer_of_transformers() {
     for step in 0..20 {
         let first = step * batch % data.len();
         let members: Vec<&Sequence> = data[first..first + batch].iter().collect();
-        let parts = Batch::split(&members, accumulate);
+        let parts = Batch::split(&members, Pieces::Count(accumulate));
         assert_eq!(parts.len(), accumulate);
         let (loss, found) = gradients(&subject, &optimizer.weights(), &parts, false, Seed(0));
         let norm = global_norm(&found);

@@ -5,7 +5,7 @@
 //! On the processor bf16 goes through the very operations that a graphics card
 //! runs, so these tests are of them too.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Pieces, Sequence};
 use super::device::Device;
 use super::generate::{Decoding, Request, generate};
 use super::gradient::{Subject, gradients};
@@ -76,7 +76,7 @@ fn losses(precision: Precision) -> Vec<f64> {
     for step in 0..20 {
         let first = step * batch % data.len();
         let members: Vec<&Sequence> = data[first..first + batch].iter().collect();
-        let parts = Batch::split(&members, accumulate);
+        let parts = Batch::split(&members, Pieces::Count(accumulate));
         let (loss, found) = gradients(&subject, &optimizer.weights(), &parts, false, Seed(0));
         let norm = global_norm(&found);
         optimizer.take_step(found, norm, 20);

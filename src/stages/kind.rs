@@ -37,6 +37,11 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// What it needs of the machine, as far as its table says.
+    fn needs(&self) -> Option<String> {
+        None
+    }
+
     /// The same stage and its identity, with the digest of what it takes from
     /// outside the store; none where it takes nothing or the digest is given.
     ///

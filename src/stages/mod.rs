@@ -4,6 +4,7 @@
 pub mod kind;
 pub mod work;
 
+mod fitting;
 mod formats;
 mod low_rank;
 mod speaking;

@@ -6,7 +6,6 @@ use crate::base::node::Node;
 use crate::base::seed::Seed;
 use crate::base::spec::Reading;
 use crate::engine;
-use crate::engine::ops::Precision;
 use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{FILES, Files};
 use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
@@ -49,14 +48,13 @@ pub(super) struct Said {
     pub(super) cut: bool,
 }
 
-/// Loads a checkpoint onto the device of this work; its matrices are `kept` so.
-pub(super) fn load(work: &Work, model: &Artifact, kept: Precision) -> Outcome<Local> {
+/// Loads a checkpoint onto the device of this work.
+fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
     Local::load(
         &model.read("config.json")?,
         &model.file("model.safetensors")?,
         &tokenizer_files(model)?,
-        &open_device(work.device())?.device,
-        kept,
+        &open_device(work.device())?,
     )
 }
 
@@ -70,8 +68,7 @@ pub(super) fn tokenizer_files(artifact: &Artifact) -> Outcome<Files> {
 impl<'a> Speaker<'a> {
     /// The model in the input `model`.
     pub(super) fn new(work: &'a Work<'a>) -> Outcome<Speaker<'a>> {
-        let kept = open_device(work.device())?.precision;
-        Ok(Speaker { work, local: load(work, work.input("model")?, kept)? })
+        Ok(Speaker { work, local: load(work, work.input("model")?)? })
     }
 
     /// Asks every question under the name `topic`; replies in the order of the

@@ -10,7 +10,7 @@ use super::{Check, difference, numbers};
 use crate::base::failure::Outcome;
 use crate::base::seed::Seed;
 use crate::engine::{
-    batch::{Batch, Sequence},
+    batch::{Batch, Pieces, Sequence},
     gradient::{self, Subject},
     model::Llama,
     ops::{Documents, Slots},
@@ -111,7 +111,7 @@ fn gradients(
     recompute: bool,
 ) -> Result<Vec<f32>, String> {
     let texts: Vec<&Sequence> = texts.iter().collect();
-    let parts = Batch::split(&texts, parts);
+    let parts = Batch::split(&texts, Pieces::Count(parts));
     let (_, gradients) =
         gradient::gradients(&Subject::whole(model), &model.tensors(), &parts, recompute, Seed(0));
     let all = gradients.into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
@@ -170,7 +170,7 @@ fn trained(
     resume: Option<Snapshot>,
     at: u64,
 ) -> Result<(Vec<f32>, Option<Snapshot>), String> {
-    let training = Training { accumulate: 2, steps: 8, ..training() };
+    let training = Training { pieces: Pieces::Count(2), steps: 8, ..training() };
     let mut keep = Keep { at, kept: None };
     let texts = Texts { seen: &texts(40), held_out: &[] };
     let trained = train(model(device), texts, &training, resume, &mut keep);

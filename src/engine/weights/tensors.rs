@@ -82,8 +82,11 @@ pub(in crate::engine) fn pack(
     tensors: impl Iterator<Item = (String, Tensor<2>)>,
     shape: fn([usize; 2]) -> Vec<usize>,
 ) -> Outcome<Vec<u8>> {
-    let mut file = Vec::new();
-    write(&mut file, tensors, shape)?;
+    let tensors: Vec<_> = tensors.collect();
+    // Room for all of it, so that it is never moved.
+    let numbers: usize = tensors.iter().map(|(_, t)| t.dims().iter().product::<usize>()).sum();
+    let mut file = Vec::with_capacity(numbers * size_of::<f32>() + 256 * (tensors.len() + 1));
+    write(&mut file, tensors.into_iter(), shape)?;
     Ok(file)
 }
 
