@@ -122,6 +122,12 @@ impl Opened {
         format!("flex {precision} {} {sums}", std::env::consts::ARCH)
     }
 
+    /// Whether it can store, convert, add and multiply numbers of this format.
+    pub fn can(&self, precision: Precision) -> bool {
+        let asked = check::guarded(|| Ok(self.device.supports_dtype(precision.dtype())));
+        asked.unwrap_or(false)
+    }
+
     /// The same with products rounded to what was asked for; without that to
     /// bf16 on a CUDA card that has it, and else to nothing.
     ///
@@ -130,12 +136,10 @@ impl Opened {
     pub fn computing_in(self, asked: Option<Precision>) -> Outcome<Opened> {
         let precision = match asked {
             Some(precision) => precision,
-            None if self.name.starts_with("cuda") && supports(&self.device, Precision::Bf16) => {
-                Precision::Bf16
-            }
+            None if self.name.starts_with("cuda") && self.can(Precision::Bf16) => Precision::Bf16,
             None => Precision::F32,
         };
-        if !supports(&self.device, precision) {
+        if !self.can(precision) {
             return Err(Failure::environment(format!(
                 "device `{}` cannot compute in {precision}",
                 self.name
@@ -175,11 +179,6 @@ impl Opened {
         let card = self.name.strip_prefix("cuda:")?.split(' ').next()?;
         cuda::free_memory(card.parse().ok()?)
     }
-}
-
-/// Whether a device can store, convert, add and multiply these numbers.
-fn supports(device: &Device, precision: Precision) -> bool {
-    check::guarded(|| Ok(device.supports_dtype(precision.dtype()))).unwrap_or(false)
 }
 
 /// What was found out about one device.

@@ -15,8 +15,8 @@ use crate::engine::train::Training;
 use crate::host::memory::LIMIT;
 use crate::stages::architecture::Architecture;
 
-/// Share of the speed of plain products that a training step reaches on the CPU
-/// and on graphics cards alike, to within a factor of two or so.
+/// Share of the speed of plain products that a training step reaches: measured on
+/// the CPU for the sizes of `results/bench/training.md`, and a guess elsewhere.
 const SHARE: f64 = 0.5;
 
 choice! {
