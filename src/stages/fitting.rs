@@ -33,32 +33,38 @@ choice! {
 /// told for.
 const VOCABULARIES: [usize; 2] = [1_000, 32_000];
 
-/// The most memory that a training of all weights needs on the CPU, where all its
+/// The most memory that a training of all weights needs on the CPU in f32, if all its
 /// sequences fill the context, in words. What it learns from and its vocabulary
 /// are only known when they are made.
 pub(super) fn at_most(
     shape: &Architecture,
     batch: u64,
-    accumulate: u64,
+    pieces: Pieces,
     recompute: bool,
 ) -> Option<String> {
+    let context = shape.context;
+    let sequences = match pieces {
+        Pieces::Count(parts) => batch.div_ceil(parts as u64),
+        Pieces::Tokens(room) => (room as u64 / context.max(1)).clamp(1, batch),
+    };
+    let tokens = sequences * context;
+    let part = Part { tokens, targets: tokens, squares: tokens * context };
     let with = |vocabulary: usize| {
         let config = shape.config(vocabulary).ok()?;
-        let sequence = (shape.context, shape.context);
         let plan = Plan {
             config: &config,
             precision: Precision::F32,
             fused: true,
             lora: None,
             recompute,
-            in_parts: accumulate > 1,
-            part: Part::of((0..batch.div_ceil(accumulate)).map(|_| sequence)),
+            in_parts: pieces != Pieces::Count(1),
+            part,
         };
         let (peak, vocabulary) = (plan.memory().peak, text::count(vocabulary as u64));
         Some(format!("{} with a vocabulary of {vocabulary}", text::bytes(peak)))
     };
     let each: Option<Vec<String>> = VOCABULARIES.into_iter().map(with).collect();
-    Some(format!("memory: at most {}", each?.join(", ")))
+    Some(format!("memory on the CPU: at most {}", each?.join(", ")))
 }
 
 /// A training before its first step.

@@ -191,7 +191,7 @@ impl Stage for Train {
     }
 
     fn needs(&self) -> Option<String> {
-        fitting::at_most(self.model.as_ref()?, self.batch, self.accumulate, self.recompute)
+        fitting::at_most(self.model.as_ref()?, self.batch, self.pieces(), self.recompute)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -206,10 +206,7 @@ impl Stage for Train {
         let training = Training {
             optimizer: self.optimizer(),
             batch: self.batch as usize,
-            pieces: match self.part_tokens {
-                0 => Pieces::Count(self.accumulate as usize),
-                tokens => Pieces::Tokens(tokens as usize),
-            },
+            pieces: self.pieces(),
             recompute: self.recompute,
             adapters,
             steps,
@@ -306,6 +303,13 @@ impl Train {
             }
         };
         Ok(model.computing_in(opened.precision))
+    }
+
+    fn pieces(&self) -> Pieces {
+        match self.part_tokens {
+            0 => Pieces::Count(self.accumulate as usize),
+            tokens => Pieces::Tokens(tokens as usize),
+        }
     }
 
     fn optimizer(&self) -> AdamW {

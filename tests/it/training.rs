@@ -199,7 +199,7 @@ fn a_model_beyond_any_machine_is_refused_before_anything_is_allocated() {
     space.write("m.toml", text.replace(small, giant));
     let plan = space.run(&["plan", "m.toml", "--device", "cpu"]).ok();
     assert!(
-        plan.out.contains("memory: at most 2.")
+        plan.out.contains("memory on the CPU: at most 2.")
             && plan.out.contains(" TiB with a vocabulary of 1,000, "),
         "{}",
         plan.out
