@@ -30,7 +30,8 @@ pub(crate) struct Options {
     /// Set a value of the manifest, as in `--set stage.train.steps=100`; may be repeated.
     #[arg(long = "set", global = true, value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:N`; overrides the manifest's.
+    /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:N`; overrides the manifest's. With
+    /// `/f32` or `/bf16` behind it, it overrides the manifest's precision too.
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
     /// Steps that run at the same time; the number of cores if not given.

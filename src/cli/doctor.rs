@@ -6,6 +6,7 @@ use crate::{
     cli::{Stop, arguments::Options, exit, plan::span, talk::Talk},
     engine::{
         device::{self, DeviceChoice, Opened, Probe},
+        ops::Precision,
         selftest::{self, Finding},
     },
 };
@@ -31,7 +32,11 @@ pub(crate) fn doctor(options: &Options, talk: &Talk) -> Result<u8, Stop> {
         let opened = device::open(&choice)?;
         talk.say(&format!("checking {}", opened.name));
         let start = Instant::now();
-        let checks = selftest::checks(opened.is_cpu).into_iter();
+        let mut checks = selftest::checks(opened.is_cpu);
+        if opened.can(Precision::Bf16) {
+            checks.extend(selftest::in_bf16());
+        }
+        let checks = checks.into_iter();
         let findings: Vec<Finding> = checks.map(|check| check.run(&opened.device)).collect();
         holds &= findings.iter().all(Finding::holds);
         if talk.json {

@@ -99,6 +99,7 @@ fn try_load(
     let device = options.device.clone();
     let device = device.or_else(|| arms.first().and_then(|arm| arm.head.device.clone()));
     let device = device.unwrap_or_else(|| "auto".to_owned());
+    let device = arms.first().map_or(device.clone(), |arm| arm.head.on(&device));
     let numerics = |device: &str| (program.numerics)(device);
     let world = probe.then_some(&numerics as Numerics);
     let (resolved, mistakes) = resolve(program.kinds, &arms, options.device.as_deref(), world)?;

@@ -40,9 +40,13 @@ pub(crate) fn plan(
         .map(|(step, one)| {
             let estimate = match one.freshness {
                 Freshness::Fresh => String::new(),
-                _ => one
-                    .estimate
-                    .map_or("unknown".to_owned(), |seconds| format!("~ {}", span(seconds))),
+                _ => {
+                    let time = one
+                        .estimate
+                        .map_or("unknown".to_owned(), |seconds| format!("~ {}", span(seconds)));
+                    let needs = loaded.stages[step].stage.needs();
+                    needs.map_or(time.clone(), |needs| format!("{time}; {needs}"))
+                }
             };
             vec![
                 loaded.plan.steps[step].title.clone(),
@@ -125,6 +129,7 @@ fn as_json(program: &Program, loaded: &Loaded, expected: &[Expected]) -> serde_j
                 "key": one.verdict.as_ref().map(|verdict| verdict.key),
                 "reads": planned.inputs.iter().map(|input| loaded.plan.steps[input.step].title.as_str()).collect::<Vec<_>>(),
                 "estimated-seconds": one.estimate,
+                "needs": loaded.stages[step].stage.needs(),
             })
         })
         .collect();

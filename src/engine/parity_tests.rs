@@ -2,7 +2,7 @@
 //! engine does. The numbers are in `tests/fixtures/training/`, made by the script
 //! beside that folder.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Pieces, Sequence};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Request, generate};
 use super::gradient::{Subject, gradients};
@@ -11,7 +11,7 @@ use super::model::Llama;
 use super::ops::Documents;
 use super::optimizer::{AdamW, Optimizer, Schedule, global_norm};
 use super::sample::Sampling;
-use super::{ops, peft, weights};
+use super::{peft, weights};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
@@ -19,28 +19,28 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-fn file(name: &str) -> Vec<u8> {
+pub(super) fn file(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/training/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn cases() -> Value {
+pub(super) fn cases() -> Value {
     serde_json::from_slice(&file("cases.json")).expect("JSON")
 }
 
-fn part<T: for<'a> Deserialize<'a>>(value: &Value) -> T {
+pub(super) fn part<T: for<'a> Deserialize<'a>>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the part's form")
 }
 
-fn config() -> LlamaConfig {
+pub(super) fn config() -> LlamaConfig {
     part(&cases()["config"])
 }
 
-fn model() -> Llama {
+pub(super) fn model() -> Llama {
     weights::load(config(), &file("model.safetensors"), &Device::flex()).expect("loads")
 }
 
-fn sequences(value: &Value) -> Vec<Sequence> {
+pub(super) fn sequences(value: &Value) -> Vec<Sequence> {
     let pairs: Vec<(Vec<u32>, usize)> = part(value);
     pairs
         .into_iter()
@@ -48,18 +48,18 @@ fn sequences(value: &Value) -> Vec<Sequence> {
         .collect()
 }
 
-fn stored(file: &[u8], name: &str) -> Vec<f32> {
+pub(super) fn stored(file: &[u8], name: &str) -> Vec<f32> {
     let tensors = SafeTensors::deserialize(file).expect("safetensors");
     let view = tensors.tensor(name).unwrap_or_else(|_| panic!("`{name}`"));
     view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-fn floats(x: &Tensor<2>) -> Vec<f32> {
+pub(super) fn floats(x: &Tensor<2>) -> Vec<f32> {
     x.to_data().try_to_vec().expect("f32")
 }
 
 /// Norm of the difference by the norm of what is wanted.
-fn off(got: &[f32], want: &[f32]) -> f64 {
+pub(super) fn off(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
     let difference = norm(&mut got.iter().zip(want).map(|(a, b)| a - b));
@@ -164,7 +164,7 @@ fn schedules_are_those_of_transformers() {
 }
 
 /// Settings of the recorded training; its case.
-fn trainer() -> (AdamW, Value) {
+pub(super) fn trainer() -> (AdamW, Value) {
     let case = cases()["trainer"].clone();
     let settings = AdamW {
         rate: part(&case["rate"]),
@@ -194,7 +194,7 @@ fn twenty_steps_are_those_of_the_trainer_of_transformers() {
     for step in 0..20 {
         let first = step * batch % data.len();
         let members: Vec<&Sequence> = data[first..first + batch].iter().collect();
-        let parts = Batch::split(&members, accumulate);
+        let parts = Batch::split(&members, Pieces::Count(accumulate));
         assert_eq!(parts.len(), accumulate);
         let (loss, found) = gradients(&subject, &optimizer.weights(), &parts, false, Seed(0));
         let norm = global_norm(&found);
@@ -208,17 +208,17 @@ fn twenty_steps_are_those_of_the_trainer_of_transformers() {
     }
 }
 
-fn adapters(name: &str) -> Adapters {
+pub(super) fn adapters(name: &str) -> Adapters {
     let settings = file(&format!("{name}/adapter_config.json"));
     let tensors = file(&format!("{name}/adapter_model.safetensors"));
     peft::load(&settings, &tensors, &config(), &Device::flex()).expect("loads")
 }
 
 /// Logits of every token of a text `[N, V]`.
-fn logits(model: &Llama, text: &[u32]) -> Vec<f32> {
+pub(super) fn logits(model: &Llama, text: &[u32]) -> Vec<f32> {
     let ids: Arc<[u32]> = text.to_vec().into();
     let hidden = model.hidden(&ids, &model.plan(Documents::of_lengths([text.len()])));
-    floats(&ops::linear(model.last_norm(hidden), model.output()))
+    floats(&model.to_logits(model.last_norm(hidden)))
 }
 
 #[test]

@@ -66,6 +66,11 @@ pub fn checks(is_cpu: bool) -> Vec<Check> {
     all
 }
 
+/// Checks for devices that can compute in bf16 too.
+pub fn in_bf16() -> Vec<Check> {
+    engine::in_bf16()
+}
+
 /// Values from a normal distribution, the same on every device.
 fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
     let mut rng = Seed(1).derive(name).rng();
@@ -99,7 +104,7 @@ mod tests {
 
     #[test]
     fn everything_holds_on_the_processor() {
-        for check in checks(true) {
+        for check in checks(true).into_iter().chain(in_bf16()) {
             let finding = check.run(&Device::flex());
             assert!(finding.holds(), "{finding:?}");
         }

@@ -53,9 +53,23 @@ pub fn edition(path: &Path) -> Option<(u64, u128)> {
 /// # Errors
 /// When the machine refuses; nothing is left behind.
 pub fn write_atomic(path: &Path, temporary: &Path, bytes: &[u8]) -> Outcome<()> {
+    write_pieces(path, temporary, &mut std::iter::once(bytes))
+}
+
+/// [`write_atomic`] of pieces one after another.
+///
+/// # Errors
+/// When the machine refuses; nothing is left behind.
+pub fn write_pieces(
+    path: &Path,
+    temporary: &Path,
+    pieces: &mut dyn Iterator<Item = &[u8]>,
+) -> Outcome<()> {
     let doing = || format!("writing `{}`", path.display());
     let written = File::create(temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
         file.sync_data()
     });
     if let Err(error) = written.and_then(|()| fs::rename(temporary, path)) {

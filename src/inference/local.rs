@@ -5,23 +5,28 @@
 
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::seed::Seed;
+use crate::base::text;
 use crate::engine::config::LlamaConfig;
-use crate::engine::device::{self, DeviceChoice};
-use crate::engine::generate::{Decoding, Finish, Request, generate};
+use crate::engine::device::{self, Asked, Opened, within_memory};
+use crate::engine::estimate;
+use crate::engine::generate::{Decoding, Finish, Reply, Request, generate};
 use crate::engine::model::Llama;
 use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::weights;
+use crate::host::memory::LIMIT;
 use crate::inference::prompting;
 use crate::record::template::Prompt;
 use crate::record::{TextNotes, Tokens};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A model that speaks.
 pub struct Local {
     model: Llama,
     tokenizer: Tokenizer,
+    on: Opened,
 }
 
 /// One text to continue.
@@ -62,46 +67,63 @@ pub struct Utterance {
     pub cut: bool,
 }
 
-/// Opens the device that a person chose; each is looked for once in a process.
+/// Opens the device that a person chose, to compute in the precision they chose
+/// with it (`cpu/bf16`); each is looked for once in a process.
 ///
 /// # Errors
-/// `Environment` when it is not there; `Input` for a name that is none.
-pub fn open_device(choice: &str) -> Outcome<device::Opened> {
-    static OPENED: Mutex<BTreeMap<String, device::Opened>> = Mutex::new(BTreeMap::new());
+/// `Environment` when it is not there, or cannot compute in that precision;
+/// `Input` for a name that is none.
+pub fn open_device(choice: &str) -> Outcome<Opened> {
+    static OPENED: Mutex<BTreeMap<String, Opened>> = Mutex::new(BTreeMap::new());
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = opened.get(choice) {
         return Ok(found.clone());
     }
-    let wanted: DeviceChoice = choice.parse().map_err(|error: String| Failure::input(error))?;
-    let found = device::open(&wanted)?;
+    let wanted: Asked = choice.parse().map_err(|error: String| Failure::input(error))?;
+    let found = device::open(&wanted.choice)?.computing_in(wanted.precision)?;
     opened.insert(choice.to_owned(), found.clone());
     Ok(found)
 }
 
+/// A checkpoint's configuration and tokenizer, before its weights are touched.
+///
+/// # Errors
+/// When one of them is damaged, or the vocabulary is larger than the model's.
+pub fn sizes(config: &[u8], tokenizer: &Files) -> Outcome<(LlamaConfig, Tokenizer)> {
+    let config: LlamaConfig =
+        serde_json::from_slice(config).doing(|| "reading `config.json`".into())?;
+    let tokenizer = Tokenizer::from_files(tokenizer)?;
+    if tokenizer.size() > config.vocab_size {
+        return Err(Failure::input(format!(
+            "the tokenizer has {} tokens, the model knows {}",
+            tokenizer.size(),
+            config.vocab_size
+        ))
+        .hint("they belong to two different models; take both out of one checkpoint"));
+    }
+    Ok((config, tokenizer))
+}
+
 impl Local {
-    /// A model of a checkpoint's configuration, weights and tokenizer.
+    /// A model of a checkpoint's configuration, file of weights, and tokenizer; its
+    /// matrices are kept in the format that the device computes products in.
     ///
     /// # Errors
-    /// When one of them is damaged, or the vocabulary is larger than the model's.
-    pub fn load(
-        config: &[u8],
-        weights: &[u8],
-        tokenizer: &Files,
-        device: &device::Device,
-    ) -> Outcome<Local> {
-        let config: LlamaConfig =
-            serde_json::from_slice(config).doing(|| "reading `config.json`".into())?;
-        let tokenizer = Tokenizer::from_files(tokenizer)?;
-        if tokenizer.size() > config.vocab_size {
-            return Err(Failure::input(format!(
-                "the tokenizer has {} tokens, the model knows {}",
-                tokenizer.size(),
-                config.vocab_size
+    /// When one of them is damaged, or the vocabulary is larger than the model's;
+    /// `Environment` when the model is larger than the memory that is free.
+    pub fn load(config: &[u8], weights: &Path, tokenizer: &Files, on: &Opened) -> Outcome<Local> {
+        let (config, tokenizer) = sizes(config, tokenizer)?;
+        let size = estimate::model(&config, on.precision);
+        if let Some(free) = on.free_memory().filter(|&free| free < size) {
+            let [size, free] = [size, free].map(text::bytes);
+            return Err(Failure::environment(format!(
+                "the model needs {size} of memory, and {free} are free on {}",
+                on.name
             ))
-            .hint("they belong to two different models; take both out of one checkpoint"));
+            .hint("`precision = \"bf16\"` halves what f32 needs; a graphics card may have more"));
         }
-        let model = weights::load(config, weights, device)?;
-        Ok(Local { model, tokenizer })
+        let model = weights::read(config, weights, &on.device, on.precision)?;
+        Ok(Local { model, tokenizer, on: on.clone() })
     }
 
     /// The model.
@@ -145,13 +167,56 @@ impl Local {
             let unknown = || Failure::input(format!("the stop word `{word}` is no token"));
             stop.push(self.tokenizer.id(word).ok_or_else(unknown)?);
         }
-        let decoding = Decoding { batch: manner.batch, stop: &stop };
-        generate(&self.model, requests, decoding, &mut |reply| {
+        let needs = |batch: usize| self.needs(&prompts, manner.max_tokens, batch);
+        let batch = self.side_by_side(manner.batch, &needs, self.on.free_memory())?;
+        let decoding = Decoding { batch, stop: &stop };
+        let mut hear = |reply: Reply| {
             let prompt = &prompts[reply.index];
             let tokens = Tokens { read: prompt.len() as u64, written: reply.tokens.len() as u64 };
             let (text, stopped) = self.text(prompt, &reply.tokens, manner)?;
             let cut = reply.finish == Finish::Length && !stopped;
             done(Utterance { index: questions[reply.index].index, text, tokens, cut })
+        };
+        within_memory(|| generate(&self.model, requests, decoding, &mut hear)).unwrap_or_else(
+            |why| {
+                let (name, needed) = (&self.on.name, text::bytes(needs(batch)));
+                Err(Failure::environment(format!("{name} ran out of memory"))
+                    .hint(format!(
+                        "{batch} sequences side by side were expected to need {needed} beside the \
+                     model; with less in `{LIMIT}` there are fewer"
+                    ))
+                    .caused_by(why))
+            },
+        )
+    }
+
+    /// Bytes that these prompts need beside the model, so many at a time.
+    fn needs(&self, prompts: &[Vec<u32>], max_tokens: usize, batch: usize) -> u64 {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let config = self.model.config();
+        let capacity = (longest + max_tokens).min(config.max_position_embeddings) as u64;
+        let slots = batch.min(prompts.len()).max(1) as u64;
+        estimate::speaking(config, self.on.precision, slots, capacity, slots * longest as u64)
+    }
+
+    /// How many sequences there can be side by side, at most `wanted`, in so much
+    /// free memory.
+    fn side_by_side(
+        &self,
+        wanted: usize,
+        needs: &dyn Fn(usize) -> u64,
+        free: Option<u64>,
+    ) -> Outcome<usize> {
+        let Some(free) = free else { return Ok(wanted) };
+        let fewer = std::iter::successors(Some(wanted), |n| Some(n / 2).filter(|&n| n > 0));
+        fewer.into_iter().find(|&n| needs(n) <= free).ok_or_else(|| {
+            Failure::environment(format!(
+                "one sequence alone needs {} of memory beside the model, and {} are free on {}",
+                text::bytes(needs(1)),
+                text::bytes(free),
+                self.on.name
+            ))
+            .hint("shorter prompts or a smaller `max-tokens` need less")
         })
     }
 
@@ -182,7 +247,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::device::Device;
+    use crate::engine::device::{Device, DeviceChoice};
 
     fn config(vocabulary: usize) -> LlamaConfig {
         LlamaConfig {
@@ -209,7 +274,10 @@ mod tests {
         let tokenizer =
             include_bytes!("../../tests/fixtures/tokenizers/llama/tokenizer.model").to_vec();
         let files = Files::from([("tokenizer.model".to_owned(), tokenizer)]);
-        Local::load(&file, &weights::save(&model).expect("saves"), &files, &Device::flex())
+        let space = temp_dir::TempDir::new().expect("a folder");
+        let path = space.path().join("model.safetensors");
+        weights::write(&model, &path).expect("saves");
+        Local::load(&file, &path, &files, &device::open(&DeviceChoice::Cpu).expect("opens"))
     }
 
     fn say(local: &Local, stop: Option<&str>) -> Utterance {
@@ -232,6 +300,21 @@ mod tests {
         assert_eq!(failure.what, "the tokenizer has 560 tokens, the model knows 300");
         // More rows than tokens are filling, as many checkpoints have it.
         assert!(open(576).is_ok());
+    }
+
+    #[test]
+    fn as_many_sequences_go_side_by_side_as_there_is_memory_for() {
+        let local = open(560).expect("loads");
+        let prompts = vec![vec![1; 20]; 40];
+        let needs = |batch| local.needs(&prompts, 30, batch);
+        assert!(needs(40) > 2 * needs(10) && needs(64) == needs(40));
+        let batch = |free| local.side_by_side(64, &needs, free);
+        assert_eq!(batch(None).expect("unknown"), 64);
+        assert_eq!(batch(Some(needs(40))).expect("all"), 64);
+        assert_eq!(batch(Some(needs(40) - 1)).expect("half"), 32);
+        assert_eq!(batch(Some(needs(1))).expect("one"), 1);
+        let refused = batch(Some(needs(1) - 1)).expect_err("none");
+        assert!(refused.what.starts_with("one sequence alone needs "), "{refused:?}");
     }
 
     #[test]

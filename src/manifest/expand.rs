@@ -10,7 +10,7 @@ use crate::base::{
     text,
 };
 use crate::manifest::{
-    Findings, Head, Language, Manifest, STEPS, compare, read_head,
+    Findings, Head, Language, Manifest, Precision, STEPS, compare, read_head,
     rounds::{Round, in_round},
     sweep::Sweep,
 };
@@ -161,6 +161,7 @@ fn fallback(root: &Node) -> Head {
         rounds: rounds.unsigned_abs(),
         results: None,
         device: None,
+        precision: Precision::Auto,
     }
 }
 

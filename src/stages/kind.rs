@@ -37,6 +37,11 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// What it needs of the machine, as far as its table says.
+    fn needs(&self) -> Option<String> {
+        None
+    }
+
     /// The same stage and its identity, with the digest of what it takes from
     /// outside the store; none where it takes nothing or the digest is given.
     ///
@@ -121,7 +126,7 @@ pub struct Ready {
     pub stage: Arc<dyn Stage>,
     /// Its seed.
     pub seed: Seed,
-    /// The device as asked for.
+    /// The device as asked for, and its precision.
     pub device: String,
 }
 
@@ -154,7 +159,7 @@ pub fn resolve(
     let mut resolved = Resolved { arms: Vec::new(), stages: Vec::new() };
     let mut classes: BTreeMap<String, String> = BTreeMap::new();
     for arm in arms {
-        let device = device.or(arm.head.device.as_deref()).unwrap_or("auto");
+        let device = &arm.head.on(device.or(arm.head.device.as_deref()).unwrap_or("auto"));
         let mut cx = arm.reading();
         let (mut steps, mut stages) = (Vec::new(), Vec::new());
         for declared in &arm.steps {

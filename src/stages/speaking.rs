@@ -49,13 +49,12 @@ pub(super) struct Said {
 }
 
 /// Loads a checkpoint onto the device of this work.
-pub(super) fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
-    let opened = open_device(work.device())?;
+fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
     Local::load(
         &model.read("config.json")?,
-        &model.read("model.safetensors")?,
+        &model.file("model.safetensors")?,
         &tokenizer_files(model)?,
-        &opened.device,
+        &open_device(work.device())?,
     )
 }
 

@@ -10,10 +10,10 @@ use super::{Check, difference, numbers};
 use crate::base::failure::Outcome;
 use crate::base::seed::Seed;
 use crate::engine::{
-    batch::{Batch, Sequence},
+    batch::{Batch, Pieces, Sequence},
     gradient::{self, Subject},
     model::Llama,
-    ops::{self, Documents, Slots},
+    ops::{Documents, Precision, Slots},
     train::{Observer, Progress, Snapshot, Texts, Training, Wish, train},
     weights,
 };
@@ -38,6 +38,39 @@ pub(super) fn checks(is_cpu: bool) -> Vec<Check> {
     all
 }
 
+/// Checks of a device that can compute in bf16: it has to stay as near to f32 as
+/// the processor does, which was measured to be half of what is allowed.
+pub(super) fn in_bf16() -> Vec<Check> {
+    let check = |what, measure| Check { what, bound: 3e-2, measure };
+    vec![
+        check("gradients in bf16 against the processor's in f32", rounded_gradients),
+        check("logits in bf16 over a cache against those in f32", rounded_over_a_cache),
+    ]
+}
+
+fn rounded(device: &Device) -> Llama {
+    model(device).computing_in(Precision::Bf16)
+}
+
+/// Norm of the difference by the norm of what it is from.
+fn apart(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied());
+    if a.len() == b.len() && !off.is_nan() { off.sqrt() } else { f64::INFINITY }
+}
+
+fn rounded_gradients(device: &Device) -> Result<f64, String> {
+    let exact = gradients(&model(&Device::flex()), &texts(6), 1, false)?;
+    Ok(apart(&gradients(&rounded(device), &texts(6), 2, true)?, &exact))
+}
+
+fn rounded_over_a_cache(device: &Device) -> Result<f64, String> {
+    let ids = [1u32, 7, 3, 3, 20, 4, 9, 9, 2, 5];
+    let exact = numbers(logits(&model(&Device::flex()), &ids))?;
+    let found = step_by_step(&rounded(device), &ids, 4)?;
+    Ok(apart(&found, &exact[3 * config().vocab_size..]))
+}
+
 /// Texts of different lengths; each begins with a number and goes on with it.
 fn texts(n: u32) -> Vec<Sequence> {
     (0..n)
@@ -55,14 +88,20 @@ fn texts(n: u32) -> Vec<Sequence> {
 fn logits(model: &Llama, ids: &[u32]) -> Tensor<2> {
     let plan = model.plan(Documents::of_lengths([ids.len()]));
     let hidden = model.hidden(&ids.into(), &plan);
-    ops::linear(model.last_norm(hidden), model.output())
+    model.to_logits(model.last_norm(hidden))
 }
 
 fn over_a_cache(device: &Device) -> Result<f64, String> {
-    let (model, ids) = (model(device), [1u32, 7, 3, 3, 20, 4, 9, 9, 2, 5]);
+    let (model, ids, read) = (model(device), [1u32, 7, 3, 3, 20, 4, 9, 9, 2, 5], 4);
     let whole = numbers(logits(&model, &ids))?;
+    let found = step_by_step(&model, &ids, read)?;
+    difference(&found, &whole[(read - 1) * config().vocab_size..])
+}
+
+/// Logits after the first `read` tokens, read together, and after each one more,
+/// over a cache.
+fn step_by_step(model: &Llama, ids: &[u32], read: usize) -> Result<Vec<f32>, String> {
     let mut cache = model.cache(1, ids.len());
-    let read = 4;
     let prompt: Arc<[u32]> = ids[..read].into();
     let mut found =
         numbers(model.prefill(&mut cache, &prompt, &Documents::of_lengths([read]), &[0]))?;
@@ -72,7 +111,7 @@ fn over_a_cache(device: &Device) -> Result<f64, String> {
         let token: Arc<[u32]> = [ids[length - 1]].into();
         found.extend(numbers(model.decode(&mut cache, &token, &slots))?);
     }
-    difference(&found, &whole[(read - 1) * config().vocab_size..])
+    Ok(found)
 }
 
 fn among_others(device: &Device) -> Result<f64, String> {
@@ -111,7 +150,7 @@ fn gradients(
     recompute: bool,
 ) -> Result<Vec<f32>, String> {
     let texts: Vec<&Sequence> = texts.iter().collect();
-    let parts = Batch::split(&texts, parts);
+    let parts = Batch::split(&texts, Pieces::Count(parts));
     let (_, gradients) =
         gradient::gradients(&Subject::whole(model), &model.tensors(), &parts, recompute, Seed(0));
     let all = gradients.into_iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
@@ -170,7 +209,7 @@ fn trained(
     resume: Option<Snapshot>,
     at: u64,
 ) -> Result<(Vec<f32>, Option<Snapshot>), String> {
-    let training = Training { accumulate: 2, steps: 8, ..training() };
+    let training = Training { pieces: Pieces::Count(2), steps: 8, ..training() };
     let mut keep = Keep { at, kept: None };
     let texts = Texts { seen: &texts(40), held_out: &[] };
     let trained = train(model(device), texts, &training, resume, &mut keep);
