@@ -14,5 +14,6 @@ mod import;
 mod plan;
 mod resume;
 mod space;
+mod standing;
 mod study;
 mod training;
