@@ -30,7 +30,7 @@ pub(crate) fn export(
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
-    let (step, output) = find(&loaded, &arguments.model).map_err(Stop::Arguments)?;
+    let (step, output) = find(loaded, &arguments.model).map_err(Stop::Arguments)?;
     let title = &loaded.plan.steps[step].title;
     let missing = || {
         Failure::input(format!("step `{title}` is not done")).hint(format!(
@@ -38,7 +38,7 @@ pub(crate) fn export(
             loaded.manifest
         ))
     };
-    let record = expect(&loaded, options)?
+    let record = expect(loaded, options)?
         .into_iter()
         .nth(step)
         .and_then(|one| one.verdict?.found.ok())

@@ -14,6 +14,7 @@ mod load;
 mod plan;
 mod report;
 mod run;
+mod standing;
 mod status;
 mod talk;
 mod why;

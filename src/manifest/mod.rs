@@ -12,6 +12,7 @@ pub mod compare;
 pub mod expand;
 pub mod findings;
 mod parse;
+mod plain;
 mod resolved;
 mod rounds;
 mod schema;

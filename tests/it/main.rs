@@ -15,5 +15,6 @@ mod import;
 mod plan;
 mod resume;
 mod space;
+mod standing;
 mod study;
 mod training;
