@@ -81,8 +81,9 @@ pub(crate) enum Action {
     /// Write the report of a finished experiment again.
     Report(ManifestArgument),
     /// Check that devices compute what they should: all that work, or the one of `--device`.
-    Doctor,
-    /// Write a stored model as a folder that Hugging Face's libraries load.
+    Doctor(DoctorArguments),
+    /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
+    /// its files are.
     Export(ExportArguments),
     /// Print the JSON Schema of manifests, for editors.
     Schema,
@@ -142,10 +143,19 @@ pub(crate) struct WhyArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Check a checkpoint on these devices instead: a folder in Hugging Face's layout. With a
+    /// `parity.json` in it, its logits and greedy replies are held against those stored there.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) checkpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// The manifest, a TOML file.
     pub(crate) manifest: PathBuf,
-    /// A model: a step, or step and output, such as `round2.evolve.model`.
+    /// A model: a step, or step and output, such as `round2.evolve.model`; or any other output,
+    /// such as `tuned.adapter`.
     pub(crate) model: String,
     /// Folder to write; must be absent or empty.
     #[arg(long, value_name = "FOLDER")]

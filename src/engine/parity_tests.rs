@@ -313,24 +313,65 @@ fn a_fresh_adapter_starts_as_peft_does_and_changes_nothing() {
     assert_eq!(logits(&fresh.attach(model(), None), &text), logits(&model(), &text));
 }
 
+#[derive(Deserialize)]
+struct Spoken {
+    /// The fixture whose weights spoke.
+    model: String,
+    config: LlamaConfig,
+    said: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    prompt: Vec<u32>,
+    reply: Vec<u32>,
+    logprobs: Vec<f32>,
+    /// The logit of each token above that of the next likeliest.
+    margins: Vec<f32>,
+}
+
+/// Every token and its probability; 32 prompts, 64 tokens, three models.
 #[test]
-fn greedy_replies_are_those_of_transformers() {
-    let said: Vec<(Vec<u32>, Vec<u32>)> = part(&cases()["greedy"]["said"]);
-    let requests = said.iter().enumerate().map(|(index, (prompt, _))| Request {
-        index,
-        prompt: prompt.clone(),
-        seed: Seed(0),
-        sampling: Sampling::Greedy,
-        max_tokens: 48,
-    });
-    let mut found = vec![Vec::new(); said.len()];
-    let decoding = Decoding { batch: 7, stop: &[2] };
-    generate(&model(), requests.collect(), decoding, &mut |reply| {
-        found[reply.index] = reply.tokens;
-        Ok(())
-    })
-    .expect("generates");
-    for (found, (prompt, reply)) in found.iter().zip(&said) {
-        assert_eq!(found, reply, "after {prompt:?}");
+fn greedy_replies_and_their_probabilities_are_those_of_transformers() {
+    let path = format!("{}/tests/fixtures/speaking.json", env!("CARGO_MANIFEST_DIR"));
+    let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
+    let all: Vec<Spoken> = part(&fixture["models"]);
+    assert_eq!(all.len(), 3);
+    for Spoken { model, config, said } in all {
+        let folder = format!("{}/tests/fixtures/{model}", env!("CARGO_MANIFEST_DIR"));
+        let into = temp_dir::TempDir::new().expect("a folder");
+        let gathered = into.child("all.safetensors");
+        let found = weights::folder::Weights::find(folder.as_ref()).expect("found");
+        found.gather(&config, &gathered, &mut |_, _| Ok(())).expect("gathers");
+        let bytes = std::fs::read(gathered).expect("read");
+        let llama = weights::load(config, &bytes, &Device::flex()).expect("loads");
+        assert_eq!(said.len(), 32);
+        let requests = said.iter().enumerate().map(|(index, one)| Request {
+            index,
+            prompt: one.prompt.clone(),
+            seed: Seed(0),
+            sampling: Sampling::Greedy,
+            max_tokens: 64,
+            logprobs: true,
+        });
+        let mut found = vec![None; said.len()];
+        let decoding = Decoding { batch: 7, stop: &[], until: None };
+        generate(&llama, requests.collect(), decoding, &mut |reply| {
+            let index = reply.index;
+            found[index] = Some(reply);
+            Ok(())
+        })
+        .expect("generates");
+        let mut off = 0.0f32;
+        for (found, Said { prompt, reply, logprobs, margins }) in found.iter().zip(&said) {
+            let found = found.as_ref().expect("a reply");
+            assert_eq!((reply.len(), found.tokens.len()), (64, 64));
+            // No choice of these hangs on the last digits, so that none may differ.
+            assert!(margins.iter().all(|&margin| margin > 1e-4), "{model} after {prompt:?}");
+            assert_eq!(&found.tokens, reply, "{model} after {prompt:?}");
+            let each = found.logprobs.iter().zip(logprobs).map(|(a, b)| (a - b).abs());
+            off = off.max(each.fold(0.0, f32::max));
+        }
+        assert!(off <= 1e-4, "{model}: log-probabilities off by {off:e}");
     }
 }

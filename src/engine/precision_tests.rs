@@ -178,9 +178,10 @@ fn a_model_in_bf16_mostly_says_what_it_says_in_f32() {
         seed: Seed(0),
         sampling: Sampling::Greedy,
         max_tokens: 4,
+        logprobs: false,
     });
     let mut same = 0;
-    let decoding = Decoding { batch: 7, stop: &[2] };
+    let decoding = Decoding { batch: 7, stop: &[2], until: None };
     generate(&kept(), requests.collect(), decoding, &mut |reply| {
         let wanted = &said[reply.index].1;
         same += usize::from(reply.tokens[..] == wanted[..wanted.len().min(4)]);

@@ -391,13 +391,14 @@ fn requests(n: usize, temperature: f64) -> Vec<Request> {
             seed: Seed(4).at(index as u64),
             sampling: Sampling::at(temperature),
             max_tokens: 4 + index % 9,
+            logprobs: index % 2 == 1,
         })
         .collect()
 }
 
 fn replies(requests: Vec<Request>, batch: usize) -> Vec<Reply> {
     let mut all = Vec::new();
-    let decoding = Decoding { batch, stop: &[2] };
+    let decoding = Decoding { batch, stop: &[2], until: None };
     generate(&model(), requests, decoding, &mut |reply| {
         all.push(reply);
         Ok(())
@@ -441,7 +442,7 @@ fn cached_decoding_equals_reading_the_whole_text_again() {
 fn a_prompt_that_fills_the_context_is_refused() {
     let mut request = requests(1, 0.0).remove(0);
     request.prompt = vec![3; 32];
-    let refused =
-        generate(&model(), vec![request], Decoding { batch: 1, stop: &[] }, &mut |_| Ok(()));
+    let decoding = Decoding { batch: 1, stop: &[], until: None };
+    let refused = generate(&model(), vec![request], decoding, &mut |_| Ok(()));
     assert!(refused.expect_err("refused").what.contains("prompt of 32 tokens"));
 }

@@ -47,9 +47,11 @@ pub struct Manner {
     pub sampling: Sampling,
     /// Most tokens to write.
     pub max_tokens: usize,
-    /// What ends a reply besides the end mark, and is not part of it. Where it is one word, and
-    /// words are tokens, it ends the writing; else the text is cut there.
+    /// What ends a reply besides the end mark, and is not part of it: one word where words are
+    /// tokens, any text where they are not.
     pub stop: Option<String>,
+    /// Whether an utterance is to have the probability of its tokens.
+    pub logprob: bool,
     /// Sequences side by side.
     pub batch: usize,
 }
@@ -63,6 +65,9 @@ pub struct Utterance {
     pub text: String,
     /// Tokens read and written.
     pub tokens: Tokens,
+    /// Mean natural logarithm of the probability of a token written, the end mark included;
+    /// where it was asked for.
+    pub logprob: Option<f64>,
     /// Whether it was cut off.
     pub cut: bool,
 }
@@ -159,23 +164,30 @@ impl Local {
                     seed: question.seed,
                     sampling: manner.sampling,
                     max_tokens: manner.max_tokens,
+                    logprobs: manner.logprob,
                 })
             })
             .collect::<Outcome<_>>()?;
         let mut stop = vec![self.tokenizer.end()];
-        if let Some(word) = manner.stop.as_ref().filter(|_| self.tokenizer.is_of_words()) {
-            let unknown = || Failure::input(format!("the stop word `{word}` is no token"));
-            stop.push(self.tokenizer.id(word).ok_or_else(unknown)?);
+        let mut until = None;
+        match &manner.stop {
+            Some(word) if self.tokenizer.is_of_words() => {
+                let unknown = || Failure::input(format!("the stop word `{word}` is no token"));
+                stop.push(self.tokenizer.id(word).ok_or_else(unknown)?);
+            }
+            Some(text) => until = Some((&self.tokenizer, text.as_str())),
+            None => {}
         }
         let needs = |batch: usize| self.needs(&prompts, manner.max_tokens, batch);
         let batch = self.side_by_side(manner.batch, &needs, self.on.free_memory())?;
-        let decoding = Decoding { batch, stop: &stop };
+        let decoding = Decoding { batch, stop: &stop, until };
         let mut hear = |reply: Reply| {
             let prompt = &prompts[reply.index];
             let tokens = Tokens { read: prompt.len() as u64, written: reply.tokens.len() as u64 };
             let (text, stopped) = self.text(prompt, &reply.tokens, manner)?;
             let cut = reply.finish == Finish::Length && !stopped;
-            done(Utterance { index: questions[reply.index].index, text, tokens, cut })
+            let index = questions[reply.index].index;
+            done(Utterance { index, text, tokens, logprob: mean(&reply.logprobs), cut })
         };
         within_memory(|| generate(&self.model, requests, decoding, &mut hear)).unwrap_or_else(
             |why| {
@@ -244,6 +256,12 @@ impl Local {
     }
 }
 
+/// Nothing has no mean.
+fn mean(logprobs: &[f32]) -> Option<f64> {
+    let sum: f64 = logprobs.iter().copied().map(f64::from).sum();
+    (!logprobs.is_empty()).then(|| sum / logprobs.len() as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,17 +299,28 @@ mod tests {
     }
 
     fn say(local: &Local, stop: Option<&str>) -> Utterance {
-        let prompt = Prompt { text: "how many ?".into(), ..Prompt::default() };
-        let question = Question { index: 3, prompt, seed: Seed(5) };
+        say_all(local, stop, 1).remove(0)
+    }
+
+    /// What is said to some prompts, so many of them side by side.
+    fn say_all(local: &Local, stop: Option<&str>, batch: usize) -> Vec<Utterance> {
+        let question = |index: usize| {
+            let text = ["how many ?", "apples", "hello world"][index % 3].to_owned();
+            let prompt = Prompt { text, ..Prompt::default() };
+            Question { index, prompt, seed: Seed(5).at(index as u64) }
+        };
+        let questions: Vec<Question> = (0..12).map(question).collect();
         let stop = stop.map(str::to_owned);
-        let manner = Manner { sampling: Sampling::at(1.0), max_tokens: 12, stop, batch: 1 };
-        let mut said = None;
+        let sampling = Sampling::at(1.0);
+        let manner = Manner { sampling, max_tokens: 12, stop, logprob: true, batch };
+        let mut said = Vec::new();
         let mut keep = |utterance| {
-            said = Some(utterance);
+            said.push(utterance);
             Ok(())
         };
-        local.speak(&[question], &manner, &mut keep).expect("speaks");
-        said.expect("one reply")
+        local.speak(&questions, &manner, &mut keep).expect("speaks");
+        said.sort_by_key(|utterance: &Utterance| utterance.index);
+        said
     }
 
     #[test]
@@ -318,14 +347,47 @@ mod tests {
     }
 
     #[test]
-    fn where_words_are_not_tokens_a_text_is_cut_at_its_stop() {
+    fn a_reply_ends_at_the_token_that_completes_its_stop() {
         let local = open(560).expect("loads");
         let whole = say(&local, None);
-        assert!(whole.cut && whole.index == 3 && whole.tokens.read > 1);
-        let middle = whole.text.char_indices().nth(6).map(|(at, _)| at).expect("is long");
-        let stop = &whole.text[middle..];
-        let cut = say(&local, Some(stop));
-        let want = whole.text[..whole.text.find(stop).expect("in it")].trim_end();
-        assert_eq!((cut.text.as_str(), cut.cut), (want, false));
+        assert!(whole.cut && whole.tokens.written == 12 && whole.tokens.read > 1);
+        let characters: Vec<(usize, char)> = whole.text.char_indices().collect();
+        let mut written = Vec::new();
+        for at in 0..characters.len() - 3 {
+            // Three characters, which mostly are of several tokens.
+            let stop = &whole.text[characters[at].0..characters[at + 3].0];
+            if stop.contains(char::REPLACEMENT_CHARACTER) {
+                continue;
+            }
+            let ended = say(&local, Some(stop));
+            let want = whole.text[..whole.text.find(stop).expect("in it")].trim_end();
+            assert_eq!((ended.text.as_str(), ended.cut), (want, false), "{stop:?}");
+            // A token less, and the stop is not complete.
+            let tokens = ended.tokens.written;
+            let question = Prompt { text: "how many ?".into(), ..Prompt::default() };
+            let manner = Manner {
+                sampling: Sampling::at(1.0),
+                max_tokens: tokens as usize - 1,
+                stop: Some(stop.to_owned()),
+                logprob: false,
+                batch: 1,
+            };
+            let mut keep = |shorter: Utterance| {
+                assert!(shorter.cut && !shorter.text.contains(stop), "{stop:?}: {shorter:?}");
+                Ok(())
+            };
+            let asked = [Question { index: 0, prompt: question, seed: Seed(5).at(0) }];
+            if tokens > 1 {
+                local.speak(&asked, &manner, &mut keep).expect("speaks");
+            }
+            written.push(tokens);
+        }
+        assert!(written.len() > 5 && written.iter().any(|&n| n < 12), "{written:?}");
+        let stop = &whole.text[characters[4].0..characters[6].0];
+        let alone = say_all(&local, Some(stop), 1);
+        assert!(alone.iter().any(|one| one.tokens.written < 12));
+        for batch in [3, 64] {
+            assert_eq!(say_all(&local, Some(stop), batch), alone, "batch {batch}");
+        }
     }
 }

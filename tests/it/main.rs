@@ -12,6 +12,7 @@ mod errors;
 mod generated;
 mod house;
 mod import;
+mod interop;
 mod plan;
 mod resume;
 mod space;

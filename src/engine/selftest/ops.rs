@@ -13,16 +13,16 @@ use crate::engine::ops::{
 use burn::tensor::{Device, Tensor, TensorData};
 use std::sync::Arc;
 
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks() -> Vec<Check<'static>> {
     vec![
-        Check { what: "matrix products at odd sizes", bound: 0.0, measure: products },
-        Check { what: "strided operands against copies", bound: 0.0, measure: strided },
-        Check { what: "rows and linear, with gradients", bound: 2e-5, measure: linear },
-        Check { what: "norm and activation, with gradients", bound: 2e-5, measure: norms },
-        Check { what: "packed grouped attention, with gradients", bound: 2e-5, measure: attention },
-        Check { what: "attention over a cache", bound: 2e-5, measure: cached },
-        Check { what: "cross entropy, with gradients", bound: 2e-5, measure: cross_entropy },
-        Check { what: "20 steps of AdamW", bound: 2e-5, measure: adamw },
+        Check::new("matrix products at odd sizes", 0.0, products),
+        Check::new("strided operands against copies", 0.0, strided),
+        Check::new("rows and linear, with gradients", 2e-5, linear),
+        Check::new("norm and activation, with gradients", 2e-5, norms),
+        Check::new("packed grouped attention, with gradients", 2e-5, attention),
+        Check::new("attention over a cache", 2e-5, cached),
+        Check::new("cross entropy, with gradients", 2e-5, cross_entropy),
+        Check::new("20 steps of AdamW", 2e-5, adamw),
     ]
 }
 

@@ -134,7 +134,7 @@ struct Expected {
 fn checkpoints_of_others_give_the_logits_of_transformers() {
     for name in FIXTURES {
         let folder = fixture(name);
-        let file = std::fs::read(folder.join("expected.json")).expect("expected logits");
+        let file = std::fs::read(folder.join("parity.json")).expect("expected logits");
         let expected: Expected = serde_json::from_slice(&file).expect("reads");
         let bytes = gathered(&folder).expect("reads");
         let model = load(config_of(&folder), &bytes, &Device::flex()).expect("loads");
