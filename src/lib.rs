@@ -39,8 +39,8 @@
 //! * Nothing in the store is modified in place; what is visible is whole.
 //!   Stopping in any way loses at most the record or the checkpoint interval
 //!   under way, and the same command goes on to the same bits.
-//! * On the CPU no result depends on the number of threads, on the batch size
-//!   of generation, or on whether the run was interrupted.
+//! * On the CPU, in f32, no result depends on the number of threads, on the batch
+//!   size of generation, or on whether the run was interrupted.
 //! * Gold answers decide nothing but what a report says, save for the annotator
 //!   in `collect`, which stands where GPT-4 stands in the paper.
 //! * burn and tokenizers are named in `engine` only, minijinja in `record`, petgraph in `plan`, toml in `manifest`,

@@ -130,8 +130,8 @@ impl Diagnostic {
 
 /// A span's bytes within its text, on its first line only.
 fn clip(span: &Span, text: &str) -> std::ops::Range<usize> {
-    let start = span.range.start.min(text.len());
-    let end = span.range.end.clamp(start, text.len());
+    let start = span.bytes().start.min(text.len());
+    let end = span.bytes().end.clamp(start, text.len());
     let line = text.get(start..end).and_then(|part| part.find('\n'));
     start..line.map_or(end, |length| start + length)
 }
@@ -140,7 +140,7 @@ fn clip(span: &Span, text: &str) -> std::ops::Range<usize> {
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     items: Vec<Diagnostic>,
-    seen: BTreeSet<(String, Option<(u32, usize)>)>,
+    seen: BTreeSet<(String, Option<(u32, u32)>)>,
 }
 
 impl Diagnostics {
@@ -191,7 +191,7 @@ impl Diagnostics {
     }
 }
 
-fn order(span: &Span) -> (u32, usize) {
+fn order(span: &Span) -> (u32, u32) {
     (span.source.number(), span.range.start)
 }
 

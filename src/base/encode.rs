@@ -78,7 +78,7 @@ impl Encoder {
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).expect("a string is JSON")
 }
 
 #[cfg(test)]

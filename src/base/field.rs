@@ -8,7 +8,7 @@ use crate::base::{
     text,
 };
 use serde_json::{Map, Value as Json, json};
-use std::{collections::BTreeMap, ops::Deref};
+use std::{borrow::Cow, collections::BTreeMap, ops::Deref};
 
 /// Implements [`Field`] for a plain type.
 macro_rules! plain {
@@ -74,15 +74,14 @@ impl<T: Field> Field for Vec<T> {
             cx.mismatch(node, &Self::type_name());
             return None;
         };
-        let mut items = Vec::new();
+        let mut items: Vec<Cow<Node>> = Vec::with_capacity(written.len());
         for item in written {
             match T::spread(item, cx) {
-                Some(several) => items.extend(several),
-                None => items.push(item.clone()),
+                Some(several) => items.extend(several.into_iter().map(Cow::Owned)),
+                None => items.push(Cow::Borrowed(item)),
             }
         }
-        let read =
-            |(i, item): (usize, &Node)| cx.part(&i.to_string(), true, |cx| T::parse(item, cx));
+        let read = |(i, item): (usize, &Cow<Node>)| cx.item(i, |cx| T::parse(item, cx));
         let values: Vec<Option<T>> = items.iter().enumerate().map(read).collect();
         values.into_iter().collect()
     }
@@ -281,7 +280,7 @@ pub fn open_table<T: Field>(node: &Node, short: &[&str], cx: &mut Reading) -> Op
         return None;
     };
     let mut table = crate::base::node::Table::default();
-    table.insert(crate::base::spec::kebab(name), node.origin.clone(), node.clone());
+    table.insert(&*crate::base::spec::kebab(name), node.origin.clone(), node.clone());
     Some(Some(Node::new(node.origin.clone(), Value::Table(table))))
 }
 
@@ -354,7 +353,7 @@ pub fn table_schema(
     let required: Vec<&str> =
         fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
     let bare =
-        short.first().and_then(|name| properties.get(&crate::base::spec::kebab(name)).cloned());
+        short.first().and_then(|name| properties.get(&*crate::base::spec::kebab(name)).cloned());
     let mut table = json!({
         "type": "object",
         "description": doc.replace('\n', " "),

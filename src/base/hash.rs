@@ -27,6 +27,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// A digest that was taken apart with [`Digest::bytes`].
+    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
     /// The raw bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
@@ -57,6 +62,11 @@ impl Hasher {
         self.0.update(bytes);
     }
 
+    /// Adds bytes, many of them, on all cores.
+    pub fn update_on_all_cores(&mut self, bytes: &[u8]) {
+        self.0.update_rayon(bytes);
+    }
+
     /// The digest of all bytes added.
     pub fn finish(&self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
@@ -65,7 +75,13 @@ impl Hasher {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(std::str::from_utf8(&text).expect("digits are ASCII"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Knows nothing of TOML, nor of what the values mean. Tables and lists are
 //! shared until they are changed, so a copy of a tree costs next to nothing.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 /// Number of a source text in [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +22,21 @@ impl SourceId {
 pub struct Span {
     /// Which text.
     pub source: SourceId,
-    /// Which bytes of it.
-    pub range: Range<usize>,
+    /// Which bytes of it; of a text above 4 GiB, the end of those.
+    pub range: Range<u32>,
+}
+
+impl Span {
+    /// A span of bytes.
+    pub fn new(source: SourceId, range: Range<usize>) -> Span {
+        let short = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Span { source, range: short(range.start)..short(range.end) }
+    }
+
+    /// The bytes, as an index into the text.
+    pub fn bytes(&self) -> Range<usize> {
+        self.range.start as usize..self.range.end as usize
+    }
 }
 
 /// A span as people count: lines and columns from 1, columns in characters.
@@ -77,7 +90,7 @@ impl Sources {
     /// Where a span starts.
     pub fn place(&self, span: &Span) -> Place {
         let source = &self.0[span.source.0 as usize];
-        let at = span.range.start.min(source.text.len());
+        let at = span.bytes().start.min(source.text.len());
         let line = source.line_starts.partition_point(|start| *start <= at);
         let before = source.text.get(source.line_starts[line - 1]..at).unwrap_or("");
         Place { file: source.name.clone(), line, column: before.chars().count() + 1 }
@@ -111,7 +124,7 @@ pub struct Origin {
 impl Origin {
     /// An origin that nothing else had a part in.
     pub fn new(source: SourceId, range: Range<usize>) -> Origin {
-        Origin { span: Span { source, range }, via: Vec::new() }
+        Origin { span: Span::new(source, range), via: Vec::new() }
     }
 }
 
@@ -134,7 +147,7 @@ pub enum Value {
     /// A number with a point or an exponent.
     Float(f64),
     /// A string.
-    Text(String),
+    Text(Arc<str>),
     /// A list.
     Array(Arc<Vec<Node>>),
     /// A table.
@@ -216,7 +229,7 @@ impl Node {
             Value::Bool(value) => (*value).into(),
             Value::Int(value) => (*value).into(),
             Value::Float(value) => (*value).into(),
-            Value::Text(value) => value.as_str().into(),
+            Value::Text(value) => (&**value).into(),
             Value::Array(items) => items.iter().map(Node::json).collect(),
             Value::Table(table) => {
                 table.iter().map(|(key, entry)| (key.to_owned(), entry.node.json())).collect()
@@ -232,7 +245,7 @@ impl Node {
                 Value::Array(Arc::new(items.iter().map(|item| item.clone().carried(via)).collect()))
             }
             Value::Table(mut table) => {
-                for entry in Arc::make_mut(&mut table.entries).values_mut() {
+                for (_, entry) in &mut Arc::make_mut(&mut table.inner).entries {
                     entry.key.via.push(via.to_owned());
                     entry.node = entry.node.clone().carried(via);
                 }
@@ -251,76 +264,116 @@ pub struct Entry {
     pub key: Origin,
     /// The value.
     pub node: Node,
-    order: u32,
 }
 
-/// Keys and values: sorted by key, with the order of declaration at hand.
+/// Keys and values: in the order of declaration, with the order of the keys at
+/// hand.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    entries: Arc<BTreeMap<String, Entry>>,
-    next: u32,
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inner {
+    entries: Vec<(Arc<str>, Entry)>, // in order of declaration
+    sorted: Vec<u32>,                // their places, by key
+}
+
+/// Tables up to this size are searched from end to end, which is faster there.
+const SMALL: usize = 8;
+
+impl Inner {
+    /// The place of a key among `sorted`, or where it would be.
+    fn search(&self, key: &str) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|&at| (*self.entries[at as usize].0).cmp(key))
+    }
+
+    fn find(&self, key: &str) -> Option<usize> {
+        if self.entries.len() <= SMALL {
+            return self.entries.iter().position(|(name, _)| **name == *key);
+        }
+        self.search(key).ok().map(|place| self.sorted[place] as usize)
+    }
 }
 
 impl Table {
+    /// A table of these entries in order of declaration; `None` when a key
+    /// comes twice.
+    pub fn of(entries: Vec<(Arc<str>, Entry)>) -> Option<Table> {
+        let mut sorted: Vec<u32> = (0..entries.len() as u32).collect();
+        let name = |at: u32| &*entries[at as usize].0;
+        sorted.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
+        let twice = sorted.windows(2).any(|pair| name(pair[0]) == name(pair[1]));
+        (!twice).then(|| Table { inner: Arc::new(Inner { entries, sorted }) })
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
-        self.entries.get(key).map(|entry| &entry.node)
+        self.entry(key).map(|entry| &entry.node)
     }
 
     /// A key with its value.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+        self.inner.find(key).map(|at| &self.inner.entries[at].1)
     }
 
     /// The value of a key for changing.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
-        if !self.entries.contains_key(key) {
-            return None;
-        }
-        Arc::make_mut(&mut self.entries).get_mut(key).map(|entry| &mut entry.node)
+        let at = self.inner.find(key)?;
+        Some(&mut Arc::make_mut(&mut self.inner).entries[at].1.node)
     }
 
     /// Sets a key; one that is there already keeps its place in the order.
-    pub fn insert(&mut self, name: impl Into<String>, key: Origin, node: Node) {
-        let name = name.into();
-        let order = self.entries.get(&name).map_or(self.next, |old| old.order);
-        self.next = self.next.max(order + 1);
-        Arc::make_mut(&mut self.entries).insert(name, Entry { key, node, order });
+    pub fn insert(&mut self, name: impl Into<Arc<str>>, key: Origin, node: Node) {
+        let (name, entry) = (name.into(), Entry { key, node });
+        let inner = Arc::make_mut(&mut self.inner);
+        match inner.search(&name) {
+            Ok(place) => {
+                let at = inner.sorted[place] as usize;
+                inner.entries[at].1 = entry;
+            }
+            Err(place) => {
+                inner.sorted.insert(place, inner.entries.len() as u32);
+                inner.entries.push((name, entry));
+            }
+        }
     }
 
     /// Takes a key out.
     pub fn remove(&mut self, key: &str) -> Option<Entry> {
-        if !self.entries.contains_key(key) {
-            return None;
-        }
-        Arc::make_mut(&mut self.entries).remove(key)
+        let gone = self.inner.find(key)?;
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.sorted.retain(|&at| at as usize != gone);
+        inner.sorted.iter_mut().filter(|at| **at as usize > gone).for_each(|at| *at -= 1);
+        Some(inner.entries.remove(gone).1)
     }
 
     /// Keys and entries, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
-        self.entries.iter().map(|(key, entry)| (key.as_str(), entry))
+        self.inner.sorted.iter().map(|&at| {
+            let (key, entry) = &self.inner.entries[at as usize];
+            (&**key, entry)
+        })
     }
 
     /// The keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.iter().map(|(key, _)| key)
     }
 
     /// Keys and entries in the order of declaration.
-    pub fn in_order(&self) -> Vec<(&str, &Entry)> {
-        let mut entries: Vec<_> = self.iter().collect();
-        entries.sort_by_key(|(_, entry)| entry.order);
-        entries
+    pub fn in_order(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.inner.entries.iter().map(|(key, entry)| (&**key, entry))
     }
 
     /// Number of keys.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.inner.entries.len()
     }
 
     /// Whether it has no keys.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.inner.entries.is_empty()
     }
 }
 
@@ -332,7 +385,7 @@ mod tests {
     fn places_count_lines_and_characters_from_one() {
         let mut sources = Sources::default();
         let id = sources.add("a.toml", "x = 1\nç = 2\n");
-        let place = sources.place(&Span { source: id, range: 11..12 });
+        let place = sources.place(&Span::new(id, 11..12));
         assert_eq!((place.file.as_str(), place.line, place.column), ("a.toml", 2, 5));
         let origin = Origin { via: vec!["sweep axis `s`".into()], ..Origin::new(id, 4..5) };
         assert_eq!(sources.describe(&origin), "a.toml:1:5 via sweep axis `s`");
@@ -349,7 +402,30 @@ mod tests {
         let mut copy = table.clone();
         copy.insert("b", origin.clone(), node(3));
         assert_eq!(table.get("b").and_then(Node::int), Some(1));
-        let order: Vec<_> = copy.in_order().iter().map(|(key, e)| (*key, e.node.int())).collect();
+        let order: Vec<_> = copy.in_order().map(|(key, e)| (key, e.node.int())).collect();
         assert_eq!(order, [("b", Some(3)), ("a", Some(2))]);
+        assert_eq!(copy.keys().collect::<Vec<_>>(), ["a", "b"]);
+        copy.insert("c", origin.clone(), node(4));
+        copy.remove("b");
+        copy.insert("b", origin.clone(), node(5));
+        let order: Vec<_> = copy.in_order().map(|(key, _)| key).collect();
+        assert_eq!(order, ["a", "c", "b"]);
+        assert_eq!(copy.get("c").and_then(Node::int), Some(4));
+    }
+
+    #[test]
+    fn a_table_of_entries_finds_each_key_and_refuses_two_of_a_name() {
+        let mut sources = Sources::default();
+        let origin = Origin::new(sources.add("a", ""), 0..0);
+        let entry = |n: i64| {
+            let node = Node::new(origin.clone(), Value::Int(n));
+            (Arc::from(format!("k{}", n % 20)), Entry { key: origin.clone(), node })
+        };
+        let table = Table::of((0..20).rev().map(entry).collect()).unwrap();
+        let found = |n: i64| table.get(&format!("k{n}")).and_then(Node::int);
+        assert!((0..20).all(|n| found(n) == Some(n)));
+        assert_eq!(found(20), None);
+        assert!(table.keys().is_sorted());
+        assert!(Table::of((0..21).map(entry).collect()).is_none());
     }
 }

@@ -10,6 +10,7 @@ use crate::base::{
     spec::{Field, kebab, tidy},
     text,
 };
+use std::fmt::Write;
 
 /// A reader's state.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub struct Reading<'a> {
     resources: &'a Table,
     names: Option<&'a Names>,
     round: Option<u32>,
-    path: Vec<String>,
-    role: Vec<String>,
+    path: String,
+    role: String,
     torn: bool,
     found: Diagnostics,
 }
@@ -27,7 +28,7 @@ impl<'a> Reading<'a> {
     /// A reader that finds shared tables (`protocol.arithmetic`) in `resources`
     /// and takes references as they are.
     pub fn new(resources: &'a Table) -> Reading<'a> {
-        let (path, role) = (Vec::new(), Vec::new());
+        let (path, role) = (String::new(), String::new());
         let found = Diagnostics::default();
         Reading { resources, names: None, round: None, path, role, torn: false, found }
     }
@@ -53,7 +54,7 @@ impl<'a> Reading<'a> {
         round: Option<u32>,
         read: impl FnOnce(&mut Reading<'a>) -> R,
     ) -> R {
-        let path = std::mem::replace(&mut self.path, vec![path.to_owned()]);
+        let path = std::mem::replace(&mut self.path, path.to_owned());
         let role = std::mem::take(&mut self.role);
         let round = std::mem::replace(&mut self.round, round);
         let result = read(self);
@@ -63,7 +64,7 @@ impl<'a> Reading<'a> {
 
     /// Reads a shared table, keeping roles.
     pub fn elsewhere<R>(&mut self, path: String, read: impl FnOnce(&mut Reading<'a>) -> R) -> R {
-        let path = std::mem::replace(&mut self.path, vec![path]);
+        let path = std::mem::replace(&mut self.path, path);
         let result = read(self);
         self.path = path;
         result
@@ -77,26 +78,38 @@ impl<'a> Reading<'a> {
         in_role: bool,
         read: impl FnOnce(&mut Reading<'a>) -> R,
     ) -> R {
-        self.path.push(name.to_owned());
+        let lengths = (self.path.len(), self.role.len());
+        extend(&mut self.path, name);
         if in_role {
-            self.role.push(name.to_owned());
+            extend(&mut self.role, name);
         }
         let result = read(self);
-        self.path.pop();
-        if in_role {
-            self.role.pop();
+        self.path.truncate(lengths.0);
+        self.role.truncate(lengths.1);
+        result
+    }
+
+    /// Reads an element of a list; its number, from 0, is its name.
+    pub fn item<R>(&mut self, number: usize, read: impl FnOnce(&mut Reading<'a>) -> R) -> R {
+        let lengths = (self.path.len(), self.role.len());
+        for text in [&mut self.path, &mut self.role] {
+            extend(text, "");
+            write!(text, "{number}").expect("a string takes everything");
         }
+        let result = read(self);
+        self.path.truncate(lengths.0);
+        self.role.truncate(lengths.1);
         result
     }
 
     /// Where the reader is, such as `stage.answers.data.0`.
     pub fn path(&self) -> String {
-        self.path.join(".")
+        self.path.clone()
     }
 
     /// The role of an input found here, such as `data.0`.
     pub fn role(&self) -> String {
-        self.role.join(".")
+        self.role.clone()
     }
 
     /// The round of the step that is read, if it runs in each.
@@ -150,8 +163,8 @@ impl<'a> Reading<'a> {
             if known.iter().any(|name| is_kebab_of(key, name)) {
                 continue;
             }
-            let known: Vec<String> = known.iter().map(|name| kebab(name)).collect();
-            let hint = text::suggestion(key, "keys here", known.iter().map(String::as_str));
+            let known: Vec<_> = known.iter().map(|name| kebab(name)).collect();
+            let hint = text::suggestion(key, "keys here", known.iter().map(|name| &**name));
             let message = format!("unknown key `{key}` in `{}`", self.path());
             self.found.push(Diagnostic::error(message).at(&entry.key).hint(hint));
         }
@@ -184,6 +197,14 @@ impl<'a> Reading<'a> {
     pub fn finish(self) -> Diagnostics {
         self.found
     }
+}
+
+/// Adds a part to a path.
+fn extend(path: &mut String, part: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(part);
 }
 
 /// Whether `key` is the kebab-case form of the Rust name `name`.

@@ -98,7 +98,7 @@ impl<K: Marker> Field for Ref<K> {
     fn spread(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
         let rest = node.text()?.strip_prefix("rounds.")?;
         let rounds = cx.round().or(cx.names().map(|names| names.rounds))?;
-        let one = |round| Value::Text(format!("round{round}.{rest}"));
+        let one = |round| Value::Text(format!("round{round}.{rest}").into());
         Some((1..=rounds).map(|round| Node::new(node.origin.clone(), one(round))).collect())
     }
 }

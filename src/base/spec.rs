@@ -34,7 +34,7 @@ pub use crate::base::{
 
 use crate::base::node::Node;
 use serde_json::Value as Json;
-use std::fmt::Debug;
+use std::{borrow::Cow, fmt::Debug};
 
 /// A type that a manifest's value can be read as.
 pub trait Field: Sized + Clone + PartialEq + Debug {
@@ -82,6 +82,7 @@ pub trait Spec: Field {
     fn references(&self) -> Vec<InputRef> {
         let mut out = Vec::new();
         self.inputs("", &mut out);
+        out.shrink_to_fit(); // kept for every step, mostly one or two
         out
     }
 }
@@ -104,8 +105,9 @@ pub struct FieldDoc {
 }
 
 /// A Rust name as it is written in a manifest.
-pub fn kebab(name: &str) -> String {
-    name.strip_prefix("r#").unwrap_or(name).replace('_', "-")
+pub fn kebab(name: &str) -> Cow<'_, str> {
+    let name = name.strip_prefix("r#").unwrap_or(name);
+    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
 }
 
 /// Documentation lines without their indentation; paragraphs stay apart.
@@ -189,7 +191,7 @@ macro_rules! spec {
                         concat!($($field_doc, "\n"),+),
                         default.map(|make| $crate::base::spec::Field::json(&make())),
                     );
-                    properties.insert($crate::base::spec::kebab(stringify!($field)), schema);
+                    properties.insert($crate::base::spec::kebab(stringify!($field)).into_owned(), schema);
                 })*
                 let short: &[&str] = &[$(stringify!($short))?];
                 let fields = <$name as $crate::base::spec::Spec>::fields();
@@ -213,7 +215,7 @@ macro_rules! spec {
                 $({
                     let value = $crate::base::spec::Field::json(&self.$field);
                     if !value.is_null() {
-                        map.insert($crate::base::spec::kebab(stringify!($field)), value);
+                        map.insert($crate::base::spec::kebab(stringify!($field)).into_owned(), value);
                     }
                 })*
                 map.into()
@@ -264,7 +266,7 @@ macro_rules! spec {
                     let default = [$(Some((|| $default) as fn() -> $ty),)? None::<fn() -> $ty>][0];
                     let absent = <$ty as $crate::base::spec::Field>::absent();
                     $crate::base::spec::FieldDoc {
-                        name: $crate::base::spec::kebab(stringify!($field)),
+                        name: $crate::base::spec::kebab(stringify!($field)).into_owned(),
                         type_name: <$ty as $crate::base::spec::Field>::type_name(),
                         default: default.map(|make| $crate::base::spec::Field::show(&make())),
                         required: default.is_none() && absent.is_none(),

@@ -30,7 +30,8 @@ pub(crate) struct Options {
     /// Set a value of the manifest, as in `--set stage.train.steps=100`; may be repeated.
     #[arg(long = "set", global = true, value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:N`; overrides the manifest's.
+    /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:N`; overrides the manifest's. With
+    /// `/f32` or `/bf16` behind it, it overrides the manifest's precision too.
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
     /// Steps that run at the same time; the number of cores if not given.
@@ -80,8 +81,9 @@ pub(crate) enum Action {
     /// Write the report of a finished experiment again.
     Report(ManifestArgument),
     /// Check that devices compute what they should: all that work, or the one of `--device`.
-    Doctor,
-    /// Write a stored model as a folder that Hugging Face's libraries load.
+    Doctor(DoctorArguments),
+    /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
+    /// its files are.
     Export(ExportArguments),
     /// Print the JSON Schema of manifests, for editors.
     Schema,
@@ -141,10 +143,19 @@ pub(crate) struct WhyArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Check a checkpoint on these devices instead: a folder in Hugging Face's layout. With a
+    /// `parity.json` in it, its logits and greedy replies are held against those stored there.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) checkpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// The manifest, a TOML file.
     pub(crate) manifest: PathBuf,
-    /// A model: a step, or step and output, such as `round2.evolve.model`.
+    /// A model: a step, or step and output, such as `round2.evolve.model`; or any other output,
+    /// such as `tuned.adapter`.
     pub(crate) model: String,
     /// Folder to write; must be absent or empty.
     #[arg(long, value_name = "FOLDER")]

@@ -1,22 +1,48 @@
 //! `doctor`: which devices there are, and whether each keeps the engine's
-//! promises. Runs no manifest and touches no store.
+//! promises, on a small model of its own or on a checkpoint. Runs no manifest
+//! and touches no store.
 
 use crate::{
-    base::{failure::Failure, text},
-    cli::{Stop, arguments::Options, exit, plan::span, talk::Talk},
-    engine::{
-        device::{self, DeviceChoice, Opened, Probe},
-        selftest::{self, Finding},
+    base::{
+        failure::{Doing, Failure, Outcome},
+        text,
     },
+    cli::{
+        Stop,
+        arguments::{DoctorArguments, Options},
+        exit,
+        plan::span,
+        talk::Talk,
+    },
+    engine::{
+        config::LlamaConfig,
+        device::{self, DeviceChoice, Opened, Probe},
+        ops::Precision,
+        selftest::{
+            self, Finding,
+            checkpoint::{self, PARITY, Parity},
+        },
+        weights,
+    },
+    host::fs,
 };
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Checks the device that was asked for, or every one that works.
-pub(crate) fn doctor(options: &Options, talk: &Talk) -> Result<u8, Stop> {
+pub(crate) fn doctor(
+    options: &Options,
+    arguments: &DoctorArguments,
+    talk: &Talk,
+) -> Result<u8, Stop> {
     let asked = options.device.as_deref().filter(|asked| *asked != "auto");
     let asked = asked.map(str::parse::<DeviceChoice>).transpose();
     let asked = asked.map_err(|wrong| Stop::Arguments(Failure::input(wrong)))?;
+    let checkpoint = arguments.checkpoint.as_deref().map(Checkpoint::read).transpose()?;
+    if let Some(checkpoint) = &checkpoint {
+        talk.say(&checkpoint.about());
+    }
     let probes = if asked.is_some() { Vec::new() } else { device::probe_all() };
     for Probe { choice, verdict } in &probes {
         if let Err(reason) = verdict {
@@ -31,8 +57,16 @@ pub(crate) fn doctor(options: &Options, talk: &Talk) -> Result<u8, Stop> {
         let opened = device::open(&choice)?;
         talk.say(&format!("checking {}", opened.name));
         let start = Instant::now();
-        let checks = selftest::checks(opened.is_cpu).into_iter();
-        let findings: Vec<Finding> = checks.map(|check| check.run(&opened.device)).collect();
+        let findings: Vec<Finding> = match &checkpoint {
+            Some(checkpoint) => checkpoint.findings(&opened)?,
+            None => {
+                let mut checks = selftest::checks(opened.is_cpu);
+                if opened.can(Precision::Bf16) {
+                    checks.extend(selftest::in_bf16());
+                }
+                checks.into_iter().map(|check| check.run(&opened.device)).collect()
+            }
+        };
         holds &= findings.iter().all(Finding::holds);
         if talk.json {
             answers.push(as_json(&opened, &findings));
@@ -45,6 +79,66 @@ pub(crate) fn doctor(options: &Options, talk: &Talk) -> Result<u8, Stop> {
         talk.json_data(&answers.into())?;
     }
     Ok(if holds { exit::OK } else { exit::ENVIRONMENT })
+}
+
+/// A folder in Hugging Face's layout.
+struct Checkpoint {
+    folder: PathBuf,
+    config: LlamaConfig,
+    /// All weights as one safetensors file.
+    weights: Vec<u8>,
+    parity: Option<Parity>,
+}
+
+impl Checkpoint {
+    fn read(folder: &Path) -> Outcome<Checkpoint> {
+        let place = |name: &str| format!("`{}`", folder.join(name).display());
+        let file = fs::read(&folder.join("config.json"))?.ok_or_else(|| {
+            Failure::input(format!("there is no {}", place("config.json"))).hint(
+                "`--checkpoint` is a folder in Hugging Face's layout, such as `export` writes",
+            )
+        })?;
+        let config = LlamaConfig::from_json(&file, &place("config.json"))?;
+        let parity = fs::read(&folder.join(PARITY))?
+            .map(|bytes| Parity::read(&bytes, &config, &place(PARITY)))
+            .transpose()?;
+        let found = weights::folder::Weights::find(folder)?;
+        // Weights come in many layouts; one file of them is what everything else reads.
+        let gathered =
+            std::env::temp_dir().join(format!("rekindle-{}.safetensors", std::process::id()));
+        let read = found
+            .gather(&config, &gathered, &mut |_, _| Ok(()))
+            .and_then(|()| Ok(fs::read(&gathered)?.unwrap_or_default()));
+        if fs::size(&gathered).is_some() {
+            std::fs::remove_file(&gathered)
+                .doing(|| format!("removing `{}`", gathered.display()))?;
+        }
+        Ok(Checkpoint { folder: folder.to_owned(), config, weights: read?, parity })
+    }
+
+    fn about(&self) -> String {
+        let folder = self.folder.display();
+        match &self.parity {
+            Some(parity) => {
+                let (replies, tokens) = parity.said();
+                format!(
+                    "`{folder}`: logits, {replies} greedy replies and {tokens} tokens of {}",
+                    parity.made_with()
+                )
+            }
+            None => format!(
+                "`{folder}` has no `{PARITY}`, so that nothing says what other libraries make of \
+                 it; `tests/fixtures/parity.py {folder}` of this program's sources writes one with \
+                 transformers"
+            ),
+        }
+    }
+
+    fn findings(&self, opened: &Opened) -> Outcome<Vec<Finding>> {
+        let model = weights::load(self.config.clone(), &self.weights, &opened.device)?;
+        let checks = checkpoint::checks(&model, self.parity.as_ref(), opened.is_cpu).into_iter();
+        Ok(checks.map(|check| check.run(&opened.device)).collect())
+    }
 }
 
 fn table(findings: &[Finding]) -> String {

@@ -1,5 +1,6 @@
-//! `export`: a stored model as a folder that Hugging Face's libraries load.
-//! Runs nothing; a model that is not made yet is named with what makes it.
+//! `export`: a stored model as a folder that Hugging Face's libraries load; any
+//! other output, such as an adapter or dialogues, as its files are. Runs
+//! nothing; what is not made yet is named with what makes it.
 
 use crate::{
     base::{
@@ -15,7 +16,10 @@ use crate::{
         plan::expect,
         talk::Talk,
     },
-    engine::{config::LlamaConfig, weights::export::Export},
+    engine::{
+        config::LlamaConfig,
+        weights::export::{Export, write_files},
+    },
     store::{Store, artifact::Artifact, record::Output},
 };
 use std::collections::BTreeMap;
@@ -30,7 +34,7 @@ pub(crate) fn export(
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
-    let (step, output) = find(&loaded, &arguments.model).map_err(Stop::Arguments)?;
+    let (step, output) = find(loaded, &arguments.model).map_err(Stop::Arguments)?;
     let title = &loaded.plan.steps[step].title;
     let missing = || {
         Failure::input(format!("step `{title}` is not done")).hint(format!(
@@ -38,7 +42,7 @@ pub(crate) fn export(
             loaded.manifest
         ))
     };
-    let record = expect(&loaded, options)?
+    let record = expect(loaded, options)?
         .into_iter()
         .nth(step)
         .and_then(|one| one.verdict?.found.ok())
@@ -65,9 +69,13 @@ fn write(
     arguments: &ExportArguments,
 ) -> Outcome<Vec<String>> {
     let artifact = Artifact::new(store, stored.clone(), title);
-    let others = artifact.files().into_iter().filter(|name| !OURS.contains(name));
+    let is_model = artifact.kind() == ArtifactKind::Model;
+    let others = artifact.files().into_iter().filter(|name| !is_model || !OURS.contains(name));
     let files: BTreeMap<String, Vec<u8>> =
         others.map(|name| Ok((name.to_owned(), artifact.read(name)?))).collect::<Outcome<_>>()?;
+    if !is_model {
+        return write_files(&arguments.to, &files);
+    }
     let export = Export {
         config: LlamaConfig::from_json(&artifact.read("config.json")?, "`config.json`")?,
         weights: &artifact.file("model.safetensors")?,
@@ -96,24 +104,23 @@ fn find(loaded: &Loaded, words: &str) -> Outcome<(usize, String)> {
         return Err(Failure::input(format!("`{words}` may be {}", text::list(titles.into_iter())))
             .hint("name one of them"));
     };
-    let models: Vec<&str> = plan.steps[step]
-        .shape
-        .outputs
+    let outputs = &plan.steps[step].shape.outputs;
+    let names = || outputs.iter().map(|(name, _)| name.as_str());
+    let models: Vec<&String> = outputs
         .iter()
         .filter(|(_, kind)| *kind == ArtifactKind::Model)
-        .map(|(name, _)| name.as_str())
+        .map(|(name, _)| name)
         .collect();
     match (output, &models[..]) {
-        (Some(output), _) if models.contains(&output) => Ok((step, output.to_owned())),
-        (None, &[only]) => Ok((step, only.to_owned())),
+        (Some(output), _) if names().any(|name| name == output) => Ok((step, output.to_owned())),
+        (None, &[only]) => Ok((step, only.clone())),
         _ => {
-            let what = output.map_or("a model", |_| "such a model");
-            let failure =
-                Failure::input(format!("step `{}` has no output that is {what}", titles[0]));
-            Err(match models.is_empty() {
-                true => failure,
-                false => failure.hint(format!("it makes {}", text::list(models.into_iter()))),
-            })
+            let what = output.map_or("that is a model".to_owned(), |name| format!("`{name}`"));
+            let failure = format!("step `{}` has no output {what}", titles[0]);
+            Err(Failure::input(failure).hint(match names().next() {
+                Some(_) => format!("it makes {}; name one, as `STEP.OUTPUT`", text::list(names())),
+                None => "it makes nothing".to_owned(),
+            }))
         }
     }
 }

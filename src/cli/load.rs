@@ -15,11 +15,11 @@ use crate::{
     },
     host::fs,
     manifest::{Arm, Findings, Manifest},
-    plan::{Plan, contrast},
+    plan::{Plan, Step, contrast},
     stages::kind::{Numerics, Ready, resolve},
     store::{Store, history::History},
 };
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 /// An experiment, ready to be run.
 pub(crate) struct Loaded {
@@ -30,6 +30,12 @@ pub(crate) struct Loaded {
     pub(crate) stages: Vec<Ready>,
     pub(crate) device: String,
     pub(crate) manifest: String,
+    /// The class of arithmetic of each device that a step uses.
+    pub(crate) classes: BTreeMap<String, String>,
+    /// Whether a step takes something from outside the store.
+    pub(crate) looked_outside: bool,
+    /// Whether anything was said of the manifest.
+    pub(crate) remarked: bool,
 }
 
 impl Loaded {
@@ -54,11 +60,15 @@ pub(crate) fn load(
     manifest: &Path,
     probe: bool,
     talk: &Talk,
-) -> Result<Loaded, Stop> {
+) -> Result<&'static Loaded, Stop> {
     let (loaded, sources, found) = try_load(program, options, manifest, probe)?;
     talk.diagnostics(&found, &sources)?;
     match loaded {
-        Some(loaded) if !found.has_errors() => Ok(Loaded { sources, ..loaded }),
+        // A command has one experiment and ends with it: to take a large one
+        // apart would take longer than many an answer.
+        Some(loaded) if !found.has_errors() => {
+            Ok(Box::leak(Box::new(Loaded { sources, ..loaded })))
+        }
         _ => {
             let count = found.errors() as u64;
             talk.say(&format!("{} in `{}`", text::plural(count, "mistake"), manifest.display()));
@@ -99,6 +109,7 @@ fn try_load(
     let device = options.device.clone();
     let device = device.or_else(|| arms.first().and_then(|arm| arm.head.device.clone()));
     let device = device.unwrap_or_else(|| "auto".to_owned());
+    let device = arms.first().map_or(device.clone(), |arm| arm.head.on(&device));
     let numerics = |device: &str| (program.numerics)(device);
     let world = probe.then_some(&numerics as Numerics);
     let (resolved, mistakes) = resolve(program.kinds, &arms, options.device.as_deref(), world)?;
@@ -117,17 +128,21 @@ fn try_load(
             arms.iter().map(|arm| arm.findings(&mut arm.reading())).collect();
         found.extend(contrast::check(&plan, &arms, &findings));
     }
-    let stages = plan
-        .steps
-        .iter()
-        .map(|step| resolved.stages[step.source.0][step.source.1].clone())
-        .collect();
+    let ready = |step: &Step| resolved.stages[step.source.0][step.source.1].clone();
+    let stages = plan.steps.iter().map(ready).collect();
     let manifest = entry.to_owned();
-    Ok((
-        Some(Loaded { sources: Sources::default(), arms, plan, stages, device, manifest }),
-        sources,
-        found,
-    ))
+    let loaded = Loaded {
+        sources: Sources::default(),
+        arms,
+        plan,
+        stages,
+        device,
+        manifest,
+        classes: resolved.classes,
+        looked_outside: resolved.looked_outside,
+        remarked: !found.is_empty(),
+    };
+    Ok((Some(loaded), sources, found))
 }
 
 /// The text of a manifest.

@@ -14,6 +14,7 @@ mod load;
 mod plan;
 mod report;
 mod run;
+mod standing;
 mod status;
 mod talk;
 mod why;
@@ -98,7 +99,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Status(manifest) => status::status(program, options, manifest, &talk),
         Action::Why(why) => why::why(program, options, why, &talk),
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
-        Action::Doctor => doctor::doctor(options, &talk),
+        Action::Doctor(doctor) => doctor::doctor(options, doctor, &talk),
         Action::Export(export) => export::export(program, options, export, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),

@@ -7,13 +7,15 @@ use crate::{
         arguments::{ManifestArgument, Options},
         exit, kinds,
         load::{self, Loaded},
+        standing::{self, Settled},
         talk::Talk,
     },
     plan::freshness::Freshness,
     runner::judge::{Expected, Judge, forecast},
+    store::standing::{About, Stood},
 };
 use serde_json::json;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// What would be done now.
 pub(crate) fn expect(loaded: &Loaded, options: &Options) -> Result<Vec<Expected>, Stop> {
@@ -28,10 +30,13 @@ pub(crate) fn plan(
     argument: &ManifestArgument,
     talk: &Talk,
 ) -> Result<u8, Stop> {
+    if let Some(steps) = settled_steps(program, options, &argument.manifest) {
+        return tell_settled(&steps, talk);
+    }
     let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let expected = expect(&loaded, options)?;
+    let expected = expect(loaded, options)?;
     if talk.json {
-        talk.json_data(&as_json(program, &loaded, &expected))?;
+        talk.json_data(&as_json(program, loaded, &expected))?;
         return Ok(exit::OK);
     }
     let rows: Vec<Vec<String>> = expected
@@ -40,13 +45,17 @@ pub(crate) fn plan(
         .map(|(step, one)| {
             let estimate = match one.freshness {
                 Freshness::Fresh => String::new(),
-                _ => one
-                    .estimate
-                    .map_or("unknown".to_owned(), |seconds| format!("~ {}", span(seconds))),
+                _ => {
+                    let time = one
+                        .estimate
+                        .map_or("unknown".to_owned(), |seconds| format!("~ {}", span(seconds)));
+                    let needs = loaded.stages[step].stage.needs();
+                    needs.map_or(time.clone(), |needs| format!("{time}; {needs}"))
+                }
             };
             vec![
                 loaded.plan.steps[step].title.clone(),
-                phrase(program, &loaded, step, one),
+                phrase(program, loaded, step, one),
                 estimate,
             ]
         })
@@ -54,6 +63,42 @@ pub(crate) fn plan(
     talk.data(&text::columns(&rows, &[]))?;
     talk.say(&totals(&expected));
     Ok(exit::OK)
+}
+
+/// Standing and steps of a manifest, if it is known that all are stored.
+fn settled_steps(
+    program: &Program,
+    options: &Options,
+    manifest: &Path,
+) -> Option<(About, Vec<Stood>)> {
+    let Settled { standing, .. } = standing::settled(program, options, manifest)?;
+    let steps = standing.steps()?;
+    Some((standing.about, steps))
+}
+
+fn tell_settled((about, steps): &(About, Vec<Stood>), talk: &Talk) -> Result<u8, Stop> {
+    if talk.json {
+        let as_json = |one: &Stood| {
+            let reads: Vec<_> = one.reads.iter().map(|&step| steps[step].title.as_str()).collect();
+            json!({
+                "step": one.title, "kind": one.kind, "state": "cached", "because": "cached",
+                "key": one.key, "reads": reads, "estimated-seconds": one.estimate,
+            })
+        };
+        let all: Vec<_> = steps.iter().map(as_json).collect();
+        talk.json_data(
+            &json!({ "experiment": about.experiment, "device": about.device, "steps": all }),
+        )?;
+        return Ok(exit::OK);
+    }
+    let row = |one: &Stood| vec![one.title.clone(), "cached".to_owned(), String::new()];
+    talk.data(&text::columns(&steps.iter().map(row).collect::<Vec<_>>(), &[]))?;
+    talk.say(&all_cached(steps.len() as u64));
+    Ok(exit::OK)
+}
+
+fn all_cached(steps: u64) -> String {
+    format!("nothing to do: all of {} cached", text::plural(steps, "step"))
 }
 
 /// The state of a step in one phrase.
@@ -86,7 +131,7 @@ fn totals(expected: &[Expected]) -> String {
     let stale = count(&|freshness| matches!(freshness, Freshness::Stale(_)));
     let waits = count(&|freshness| matches!(freshness, Freshness::Waits(_)));
     if stale + waits == 0 {
-        return format!("nothing to do: all of {} cached", text::plural(fresh, "step"));
+        return all_cached(fresh);
     }
     let open = expected.iter().filter(|one| one.freshness != Freshness::Fresh);
     let known: Vec<f64> = open.clone().filter_map(|one| one.estimate).collect();
@@ -125,6 +170,7 @@ fn as_json(program: &Program, loaded: &Loaded, expected: &[Expected]) -> serde_j
                 "key": one.verdict.as_ref().map(|verdict| verdict.key),
                 "reads": planned.inputs.iter().map(|input| loaded.plan.steps[input.step].title.as_str()).collect::<Vec<_>>(),
                 "estimated-seconds": one.estimate,
+                "needs": loaded.stages[step].stage.needs(),
             })
         })
         .collect();

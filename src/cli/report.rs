@@ -34,7 +34,7 @@ pub(crate) fn report(
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let expected = expect(&loaded, options)?;
+    let expected = expect(loaded, options)?;
     let missing: Vec<&str> = expected
         .iter()
         .zip(&loaded.plan.steps)
@@ -58,7 +58,7 @@ pub(crate) fn report(
         .map(|one| one.verdict.and_then(|verdict| verdict.found.ok()))
         .collect();
     let Some(store) = Store::open_existing(&options.store)? else { return Ok(exit::OK) };
-    let written = write(program, &loaded, &store, &records, made_of(&loaded, &records))?;
+    let written = write(program, loaded, &store, &records, made_of(loaded, &records))?;
     talk.say(&written);
     if talk.json {
         talk.json_data(&serde_json::json!({ "results": loaded.results() }))?;
@@ -76,17 +76,23 @@ pub(crate) fn write_if_due(
     loaded: &Loaded,
     store: &Store,
     records: &[Option<Box<ActionRecord>>],
+    made_of: Digest,
 ) -> Outcome<String> {
-    let (folder, made_of) = (loaded.results(), made_of(loaded, records));
-    if Stamp::holds(store, Path::new(&folder), made_of) {
-        return Ok(format!("the report in `{folder}` is as it was"));
+    match as_it_was(store, &loaded.results(), made_of) {
+        Some(said) => Ok(said),
+        None => write(program, loaded, store, records, made_of),
     }
-    write(program, loaded, store, records, made_of)
+}
+
+/// That the report in a folder was made of this and is as it was, if so.
+pub(crate) fn as_it_was(store: &Store, folder: &str, made_of: Digest) -> Option<String> {
+    let holds = Stamp::holds(store, Path::new(folder), made_of);
+    holds.then(|| format!("the report in `{folder}` is as it was"))
 }
 
 /// Digest of all that the report depends on: the program, the manifests as they
 /// were read, and the results.
-fn made_of(loaded: &Loaded, records: &[Option<Box<ActionRecord>>]) -> Digest {
+pub(crate) fn made_of(loaded: &Loaded, records: &[Option<Box<ActionRecord>>]) -> Digest {
     let mut hasher = Hasher::tagged("rekindle 2026 report v1");
     // One that was built anew may write other reports.
     let this = std::env::current_exe().ok().and_then(|path| fs::edition(&path));

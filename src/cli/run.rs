@@ -10,6 +10,7 @@ use crate::{
         load::{self, Loaded},
         plan::span,
         report,
+        standing::{self, Settled},
         talk::Talk,
     },
     host::{
@@ -24,6 +25,7 @@ use crate::{
     store::{Store, history::History},
 };
 use serde_json::json;
+use std::{path::Path, time::Instant};
 
 pub(crate) fn run(
     program: &Program,
@@ -31,6 +33,10 @@ pub(crate) fn run(
     arguments: &RunArguments,
     talk: &Talk,
 ) -> Result<u8, Stop> {
+    if !arguments.verify && stands(program, options, &arguments.manifest, talk)? {
+        return Ok(exit::OK);
+    }
+    let since = standing::now();
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
     let store = Store::open(&options.store)?;
     let mut history = History::read(&store)?;
@@ -51,7 +57,7 @@ pub(crate) fn run(
         executor: &InProcess,
         observer: &console,
         stop,
-        before: &|| report::check_folder(&loaded),
+        before: &|| report::check_folder(loaded),
         options: drive::Options {
             jobs: options.jobs.map_or_else(clock::cores, usize::from),
             keep_going: arguments.keep_going,
@@ -64,12 +70,100 @@ pub(crate) fn run(
     let finished = finished?;
     let whole = finished.states.iter().all(|state| state.is_settled());
     let written = if whole {
-        Some(report::write_if_due(program, &loaded, &store, &finished.records)?)
+        let made_of = report::made_of(loaded, &finished.records);
+        let written = report::write_if_due(program, loaded, &store, &finished.records, made_of)?;
+        if finished.states.iter().all(|&state| state == State::Fresh) {
+            let records = &finished.records;
+            // A shortcut that cannot be kept is no failure of the run.
+            let _ = standing::keep(loaded, options, &store, &history, since, made_of, records);
+        }
+        Some(written)
     } else {
         None
     };
-    tell(&loaded, &finished, written.as_deref(), options, talk)?;
+    let ending = Ending::of(loaded, &finished, written);
+    tell(&ending, options, talk)?;
     Ok(code(&finished, whole))
+}
+
+/// Whether all steps are known to be stored and the report to be as it was;
+/// that is told then.
+fn stands(
+    program: &Program,
+    options: &Options,
+    manifest: &Path,
+    talk: &Talk,
+) -> Result<bool, Stop> {
+    let began = Instant::now();
+    let Some(Settled { store, standing }) = standing::settled(program, options, manifest) else {
+        return Ok(false);
+    };
+    let about = standing.about;
+    let Some(written) = report::as_it_was(&store, &about.results, about.report) else {
+        return Ok(false);
+    };
+    if !about.classes.is_empty() {
+        talk.say(&format!("device: {}", (program.device_name)(&about.device)?));
+    }
+    store.sweep()?;
+    let ending = Ending {
+        experiment: about.experiment,
+        manifest: manifest.display().to_string(),
+        results: about.results,
+        run: None,
+        done: 0,
+        fresh: about.steps,
+        failed: 0,
+        open: 0,
+        stopped: false,
+        seconds: began.elapsed().as_secs_f64(),
+        failures: Vec::new(),
+        written: Some(written),
+    };
+    tell(&ending, options, talk)?;
+    Ok(true)
+}
+
+/// What a run came to, to be told.
+struct Ending {
+    experiment: String,
+    manifest: String,
+    results: String,
+    run: Option<String>,
+    done: u64,
+    fresh: u64,
+    failed: u64,
+    open: u64,
+    stopped: bool,
+    seconds: f64,
+    failures: Vec<serde_json::Value>,
+    written: Option<String>,
+}
+
+impl Ending {
+    fn of(loaded: &Loaded, finished: &Finished, written: Option<String>) -> Ending {
+        let count =
+            |wanted: State| finished.states.iter().filter(|&&state| state == wanted).count() as u64;
+        let (done, fresh, failed) = (count(State::Done), count(State::Fresh), count(State::Failed));
+        let failure = |(step, failure): &(usize, Failure)| {
+            let title = &loaded.plan.steps[*step].title;
+            json!({ "step": title, "why": failure.chain(), "hints": failure.hints })
+        };
+        Ending {
+            experiment: loaded.name().to_owned(),
+            manifest: loaded.manifest.clone(),
+            results: loaded.results(),
+            run: finished.run.clone(),
+            done,
+            fresh,
+            failed,
+            open: finished.states.len() as u64 - done - fresh - failed,
+            stopped: finished.stopped,
+            seconds: finished.seconds,
+            failures: finished.failures.iter().map(failure).collect(),
+            written,
+        }
+    }
 }
 
 fn code(finished: &Finished, whole: bool) -> u8 {
@@ -79,28 +173,14 @@ fn code(finished: &Finished, whole: bool) -> u8 {
     if whole { exit::OK } else { exit::INTERRUPTED }
 }
 
-fn tell(
-    loaded: &Loaded,
-    finished: &Finished,
-    written: Option<&str>,
-    options: &Options,
-    talk: &Talk,
-) -> Result<(), Failure> {
-    let count = |test: fn(State) -> bool| {
-        finished.states.iter().filter(|&&state| test(state)).count() as u64
-    };
-    let done = count(|state| state == State::Done);
-    let fresh = count(|state| state == State::Fresh);
-    let failed = count(|state| state == State::Failed);
-    let open = finished.states.len() as u64 - done - fresh - failed;
+fn tell(ending: &Ending, options: &Options, talk: &Talk) -> Result<(), Failure> {
+    let &Ending { done, fresh, failed, open, .. } = ending;
     if talk.json {
+        let results = ending.written.as_ref().map(|_| &ending.results);
         talk.json_data(&json!({
-            "experiment": loaded.name(), "run": finished.run, "done": done, "cached": fresh,
-            "failed": failed, "not-done": open, "stopped": finished.stopped,
-            "seconds": finished.seconds, "results": written.map(|_| loaded.results()),
-            "failures": finished.failures.iter().map(|(step, failure)| json!({
-                "step": loaded.plan.steps[*step].title, "why": failure.chain(), "hints": failure.hints,
-            })).collect::<Vec<_>>(),
+            "experiment": ending.experiment, "run": ending.run, "done": done, "cached": fresh,
+            "failed": failed, "not-done": open, "stopped": ending.stopped,
+            "seconds": ending.seconds, "results": results, "failures": ending.failures,
         }))?;
     }
     let mut line = match done + failed + open {
@@ -113,11 +193,11 @@ fn tell(
     if open > 0 {
         line += &format!(", {open} not done");
     }
-    talk.say(&format!("{line}, in {}", span(finished.seconds)));
-    if let Some(written) = written {
+    talk.say(&format!("{line}, in {}", span(ending.seconds)));
+    if let Some(written) = &ending.written {
         talk.say(&format!("{written}; every result is in the store `{}`", options.store.display()));
     } else {
-        talk.say(&format!("`rekindle run {}` goes on from here", loaded.manifest));
+        talk.say(&format!("`rekindle run {}` goes on from here", ending.manifest));
     }
     Ok(())
 }

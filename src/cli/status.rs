@@ -5,13 +5,18 @@ use crate::{
     cli::{
         Program, Stop,
         arguments::{ManifestArgument, Options},
-        exit, load,
+        exit,
+        load::{self, Loaded},
         plan::{phrase, span},
+        standing::{self, Settled},
         talk::Talk,
     },
     host::clock,
-    runner::judge::{Judge, forecast},
-    store::journal::{self, Note, Timed},
+    runner::judge::{Expected, Judge, forecast},
+    store::{
+        journal::{self, Note, Timed},
+        standing::Stood,
+    },
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -22,34 +27,45 @@ pub(crate) fn status(
     argument: &ManifestArgument,
     talk: &Talk,
 ) -> Result<u8, Stop> {
-    let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let (store, history) = load::open_store(options)?;
-    let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
-    let expected = forecast(judge, &history)?;
-    let newest =
-        store.as_ref().map(|store| journal::newest(store, loaded.name())).transpose()?.flatten();
-    let (run, notes) = newest.map_or((None, Vec::new()), |(run, notes)| (Some(run), notes));
+    let known = standing::settled(program, options, &argument.manifest);
+    let settled = known.and_then(|one| Some((one.standing.steps()?, one)));
+    let (experiment, store, steps) = match settled {
+        Some((steps, Settled { store, standing })) => {
+            let steps = steps.into_iter().map(Row::stood).collect();
+            (standing.about.experiment, Some(store), steps)
+        }
+        None => {
+            let loaded = load::load(program, options, &argument.manifest, true, talk)?;
+            let (store, history) = load::open_store(options)?;
+            let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
+            let expected = forecast(judge, &history)?.into_iter().enumerate();
+            let row = |(step, one): (usize, Expected)| Row::expected(program, loaded, step, &one);
+            (loaded.name().to_owned(), store, expected.map(row).collect::<Vec<Row>>())
+        }
+    };
+    let newest = store.as_ref().map(|store| journal::newest(store, &experiment)).transpose()?;
+    let (run, notes) =
+        newest.flatten().map_or((None, Vec::new()), |(run, notes)| (Some(run), notes));
     let last = last_words(&notes);
-    let mut rows = Vec::new();
-    let mut steps = Vec::new();
-    for (step, one) in expected.iter().enumerate() {
-        let title = &loaded.plan.steps[step].title;
-        let record = one.verdict.as_ref().and_then(|verdict| verdict.found.as_ref().ok());
-        let took = record.map_or(String::new(), |record| span(record.provenance.seconds));
-        let word = last.get(title).cloned().unwrap_or_default();
-        let now = phrase(program, &loaded, step, one);
-        let metrics = record.map(|record| &record.metrics);
-        steps.push(json!({
-            "step": title, "now": now, "last-run": word, "metrics": metrics,
-            "seconds": record.map(|record| record.provenance.seconds),
-        }));
-        rows.push(vec![title.clone(), now, took, word]);
-    }
+    let word_of = |row: &Row| last.get(&row.title).cloned().unwrap_or_default();
     if talk.json {
-        talk.json_data(&json!({ "experiment": loaded.name(), "run": run, "ended": ended(&notes), "steps": steps }))?;
+        let as_json = |row: &Row| {
+            json!({
+                "step": row.title, "now": row.now, "last-run": word_of(row),
+                "metrics": row.metrics, "seconds": row.seconds,
+            })
+        };
+        let steps: Vec<_> = steps.iter().map(as_json).collect();
+        talk.json_data(
+            &json!({ "experiment": experiment, "run": run, "ended": ended(&notes), "steps": steps }),
+        )?;
         return Ok(exit::OK);
     }
-    talk.data(&text::columns(&rows, &[]))?;
+    let cells = |row: &Row| {
+        let took = row.seconds.map_or(String::new(), span);
+        vec![row.title.clone(), row.now.clone(), took, word_of(row)]
+    };
+    talk.data(&text::columns(&steps.iter().map(cells).collect::<Vec<_>>(), &[]))?;
     talk.say(&match (run, notes.first()) {
         (Some(run), Some(first)) => format!(
             "last run {run}, started {}, {}",
@@ -60,6 +76,31 @@ pub(crate) fn status(
         _ => "it has not run yet".to_owned(),
     });
     Ok(exit::OK)
+}
+
+/// How a step stands.
+struct Row {
+    title: String,
+    now: String,
+    seconds: Option<f64>,
+    metrics: Option<BTreeMap<String, f64>>,
+}
+
+impl Row {
+    fn stood(step: Stood) -> Row {
+        let Stood { title, seconds, metrics, .. } = step;
+        Row { title, now: "cached".to_owned(), seconds: Some(seconds), metrics: Some(metrics) }
+    }
+
+    fn expected(program: &Program, loaded: &Loaded, step: usize, one: &Expected) -> Row {
+        let record = one.verdict.as_ref().and_then(|verdict| verdict.found.as_ref().ok());
+        Row {
+            title: loaded.plan.steps[step].title.clone(),
+            now: phrase(program, loaded, step, one),
+            seconds: record.map(|record| record.provenance.seconds),
+            metrics: record.map(|record| record.metrics.clone()),
+        }
+    }
 }
 
 fn ended(notes: &[Timed]) -> Option<String> {

@@ -2,18 +2,24 @@
 //! step that is up to date, where its result came from.
 
 use crate::{
-    base::{failure::Failure, text},
+    base::{failure::Failure, hash::Digest, text},
     cli::{
         Program, Stop,
         arguments::{Options, WhyArguments},
         exit, kinds,
         load::{self, Loaded},
         plan::{expect, phrase, span},
+        standing::{self, Settled},
         talk::Talk,
     },
     host::clock,
-    plan::freshness::{Change, Freshness, Reason},
+    plan::{
+        Names,
+        freshness::{Change, Freshness, Reason},
+        matching,
+    },
     runner::judge::Expected,
+    store::record::ActionRecord,
 };
 use serde_json::json;
 
@@ -23,6 +29,9 @@ pub(crate) fn why(
     arguments: &WhyArguments,
     talk: &Talk,
 ) -> Result<u8, Stop> {
+    if let Some(code) = why_settled(program, options, arguments, talk)? {
+        return Ok(code);
+    }
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
     let steps = loaded.plan.matching(&arguments.step);
     if steps.is_empty() {
@@ -34,24 +43,70 @@ pub(crate) fn why(
             titles,
         ))));
     }
-    let expected = expect(&loaded, options)?;
+    let expected = expect(loaded, options)?;
     if talk.json {
         let steps: Vec<_> =
-            steps.iter().map(|&step| as_json(&loaded, step, &expected[step])).collect();
+            steps.iter().map(|&step| as_json(loaded, step, &expected[step])).collect();
         talk.json_data(&json!({ "steps": steps }))?;
         return Ok(exit::OK);
     }
     let texts: Vec<String> =
-        steps.iter().map(|&step| explain(program, &loaded, step, &expected)).collect();
+        steps.iter().map(|&step| explain(program, loaded, step, &expected)).collect();
     talk.data(&texts.join("\n"))?;
     Ok(exit::OK)
+}
+
+/// The answer where all steps are known to be stored and some are meant.
+fn why_settled(
+    program: &Program,
+    options: &Options,
+    arguments: &WhyArguments,
+    talk: &Talk,
+) -> Result<Option<u8>, Stop> {
+    let known = standing::settled(program, options, &arguments.manifest);
+    let Some((steps, Settled { store, .. })) =
+        known.and_then(|one| Some((one.standing.steps()?, one)))
+    else {
+        return Ok(None);
+    };
+    let names = |step: usize| Names {
+        title: &steps[step].title,
+        base: &steps[step].base,
+        names: steps[step].names.iter().map(String::as_str).collect(),
+    };
+    let meant = matching((0..steps.len()).map(names), &arguments.step);
+    if meant.is_empty() {
+        return Ok(None);
+    }
+    let meant = meant.into_iter().map(|step| &steps[step]);
+    if talk.json {
+        let steps: Vec<_> = meant.map(|one| stored_json(&one.title, Some(one.key))).collect();
+        talk.json_data(&json!({ "steps": steps }))?;
+        return Ok(Some(exit::OK));
+    }
+    let mut texts = Vec::new();
+    for one in meant {
+        let Some(record) = store.record(&one.key)? else { return Ok(None) };
+        texts.push(up_to_date(&one.title, Some(&record)));
+    }
+    talk.data(&texts.join("\n"))?;
+    Ok(Some(exit::OK))
+}
+
+fn stored_json(title: &str, key: Option<Digest>) -> serde_json::Value {
+    json!({
+        "step": title, "state": "cached", "because": null, "changes": [], "waits-for": [], "key": key,
+    })
 }
 
 fn explain(program: &Program, loaded: &Loaded, step: usize, expected: &[Expected]) -> String {
     let one = &expected[step];
     let title = &loaded.plan.steps[step].title;
     match &one.freshness {
-        Freshness::Fresh => up_to_date(loaded, step, one),
+        Freshness::Fresh => {
+            let found = one.verdict.as_ref().map(|verdict| verdict.found.as_ref());
+            up_to_date(title, found.and_then(Result::ok).map(|record| &**record))
+        }
         Freshness::Stale(Reason::Changed(changes)) => {
             let kind = &loaded.plan.steps[step].shape.kind;
             let default = |path: &str| kinds::default_of(program, kind, path);
@@ -102,9 +157,8 @@ fn roots(loaded: &Loaded, step: usize, expected: &[Expected]) -> Vec<usize> {
     roots
 }
 
-fn up_to_date(loaded: &Loaded, step: usize, one: &Expected) -> String {
-    let title = &loaded.plan.steps[step].title;
-    let Some(Ok(record)) = one.verdict.as_ref().map(|verdict| verdict.found.as_ref()) else {
+fn up_to_date(title: &str, record: Option<&ActionRecord>) -> String {
+    let Some(record) = record else {
         return format!("`{title}` is up to date\n");
     };
     let made = &record.provenance;
@@ -125,6 +179,10 @@ fn place(loaded: &Loaded, change: &Change) -> Option<String> {
 }
 
 fn as_json(loaded: &Loaded, step: usize, one: &Expected) -> serde_json::Value {
+    let key = one.verdict.as_ref().map(|verdict| verdict.key);
+    if one.freshness == Freshness::Fresh {
+        return stored_json(&loaded.plan.steps[step].title, key);
+    }
     let changes: Vec<_> = match &one.freshness {
         Freshness::Stale(Reason::Changed(changes)) => changes
             .iter()
@@ -150,6 +208,6 @@ fn as_json(loaded: &Loaded, step: usize, one: &Expected) -> serde_json::Value {
     };
     json!({
         "step": loaded.plan.steps[step].title, "state": state, "because": because, "changes": changes,
-        "waits-for": waits, "key": one.verdict.as_ref().map(|verdict| verdict.key),
+        "waits-for": waits, "key": key,
     })
 }

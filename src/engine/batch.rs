@@ -60,15 +60,61 @@ impl Batch {
         packed.batch(targets)
     }
 
-    /// The sequences of one optimizer step in at most `parts` batches, to be
-    /// computed one after another. Their losses and gradients add up to those
-    /// of the whole: each target counts the same, in however long a part it is.
-    pub fn split(sequences: &[&Sequence], parts: usize) -> Vec<Batch> {
-        let size = sequences.len().div_ceil(parts.max(1)).max(1);
-        let parts: Vec<Packed> = sequences.chunks(size).map(Packed::of).collect();
+    /// The sequences of one optimizer step in batches, to be computed one after
+    /// another. Their losses and gradients add up to those of the whole: each
+    /// target counts the same, in however long a part it is.
+    pub fn split(sequences: &[&Sequence], pieces: Pieces) -> Vec<Batch> {
+        let parts = cut(sequences, |sequence| sequence.ids.len() - 1, pieces);
+        let parts: Vec<Packed> = parts.iter().map(|part| Packed::of(part)).collect();
         let targets = parts.iter().map(|packed| packed.targets.len()).sum();
         parts.into_iter().map(|packed| packed.batch(targets)).collect()
     }
+}
+
+/// How a step is cut into parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pieces {
+    /// At most so many of the same number of sequences, in their order.
+    Count(usize),
+    /// As few as hold at most so many tokens each; a longer sequence is a part
+    /// alone.
+    Tokens(usize),
+}
+
+/// Cuts the sequences of a step into parts; `length` gives one's tokens.
+///
+/// By tokens the longest goes first, each into the first part that has room for
+/// it, which needs at most 11/9 of the fewest parts possible and one more. Ties
+/// stay in the order of the step, and so do the sequences of a part.
+///
+/// # Source
+/// Johnson, Near-optimal bin packing algorithms, 1973, for the bound
+pub fn cut<T: Copy>(sequences: &[T], length: impl Fn(&T) -> usize, pieces: Pieces) -> Vec<Vec<T>> {
+    let room = match pieces {
+        Pieces::Count(parts) => {
+            let size = sequences.len().div_ceil(parts.max(1)).max(1);
+            return sequences.chunks(size).map(<[T]>::to_vec).collect();
+        }
+        Pieces::Tokens(room) => room,
+    };
+    let mut longest_first: Vec<usize> = (0..sequences.len()).collect();
+    longest_first.sort_by_key(|&i| std::cmp::Reverse(length(&sequences[i])));
+    let mut parts: Vec<(usize, Vec<usize>)> = Vec::new();
+    for i in longest_first {
+        let needed = length(&sequences[i]);
+        match parts.iter_mut().find(|(taken, _)| taken + needed <= room) {
+            Some((taken, part)) => {
+                *taken += needed;
+                part.push(i);
+            }
+            None => parts.push((needed, vec![i])),
+        }
+    }
+    let members = parts.into_iter().map(|(_, mut part)| {
+        part.sort_unstable();
+        part.into_iter().map(|i| sequences[i]).collect()
+    });
+    members.collect()
 }
 
 /// A batch before the targets of its step are counted.
@@ -177,11 +223,36 @@ mod tests {
         for (parts, sizes) in
             [(1, vec![12]), (2, vec![6, 6]), (3, vec![6, 6]), (9, vec![1, 5, 2, 4])]
         {
-            let batches = Batch::split(&step, parts);
+            let batches = Batch::split(&step, Pieces::Count(parts));
             assert_eq!(batches.iter().map(|b| b.targets.len()).collect::<Vec<_>>(), sizes);
             let weights: Vec<f32> = batches.iter().flat_map(|b| b.weights.to_vec()).collect();
             assert_eq!(weights[..6], [1.0 / 12.0; 6]);
             assert_eq!(weights[6..8], [0.5 / 12.0; 2]);
+        }
+    }
+
+    #[test]
+    fn the_longest_goes_first_into_the_first_part_with_room() {
+        let fitted = |lengths: &[usize], room| cut(lengths, |&n| n, Pieces::Tokens(room));
+        assert_eq!(fitted(&[3, 7, 2, 5, 3], 10), [vec![3, 7], vec![2, 5, 3]]);
+        // One that fits nowhere is alone, and one that is empty takes no room.
+        assert_eq!(fitted(&[2, 30, 0], 10), [vec![30], vec![2, 0]]);
+        assert!(fitted(&[], 10).is_empty());
+        // Whatever the lengths: nothing is lost, no part is too full, no two could be one.
+        let mut rng = Seed(2).rng();
+        for _ in 0..50 {
+            let lengths: Vec<usize> =
+                (0..40).map(|_| 1 + (rng.unit_f64() * 60.0) as usize).collect();
+            let parts = fitted(&lengths, 64);
+            let sums: Vec<usize> = parts.iter().map(|part| part.iter().sum()).collect();
+            assert!(sums.iter().all(|&sum| sum <= 64));
+            let mut all = parts.concat();
+            all.sort_unstable();
+            let mut wanted = lengths.clone();
+            wanted.sort_unstable();
+            assert_eq!(all, wanted);
+            let two: usize = sums.iter().map(|sum| usize::from(*sum <= 32)).sum();
+            assert!(two <= 1, "{sums:?}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! Every device is looked for step by step before it is opened, because the
 //! libraries below panic on a machine that lacks them; then it has to compute
 //! one small matrix product. A device that nobody asked for is not touched. It
-//! knows nothing of models, and of a device no more than its name.
+//! knows nothing of models, and of a device no more than its name, what its
+//! products may be rounded to, and how much memory is free.
 
 mod check;
 #[cfg(feature = "cuda")]
@@ -12,12 +13,17 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Instant};
 
+use super::ops::{self, Precision};
 use crate::base::failure::{Failure, Outcome};
+use crate::host::memory;
+
+use burn::tensor::Tensor;
 
 pub use burn::tensor::Device;
 pub(super) use check::guarded;
+pub use check::within_memory;
 
 /// What a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +70,28 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// A device and what its matrix products are to be rounded to: `cuda:0`, or
+/// `cuda:0/bf16` where that was asked for too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The device.
+    pub choice: DeviceChoice,
+    /// The format; without one it is the device's own.
+    pub precision: Option<Precision>,
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Asked, String> {
+        let (choice, precision) = match text.split_once('/') {
+            Some((choice, precision)) => (choice, Some(precision.parse()?)),
+            None => (text, None),
+        };
+        Ok(Asked { choice: choice.parse()?, precision })
+    }
+}
+
 /// A device that works.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -73,6 +101,8 @@ pub struct Opened {
     pub name: String,
     /// Whether it is the processor.
     pub is_cpu: bool,
+    /// What matrix products are rounded to on it.
+    pub precision: Precision,
     /// Devices that were passed over, and why.
     pub rejected: Vec<(String, String)>,
 }
@@ -80,15 +110,74 @@ pub struct Opened {
 impl Opened {
     /// The class of arithmetic: two devices of one class give the same bits.
     pub fn numerics(&self) -> String {
+        let precision = self.precision;
         if !self.is_cpu {
-            return format!("{} f32", self.name);
+            return format!("{} {precision}", self.name);
         }
         #[cfg(target_arch = "x86_64")]
         let fused = std::arch::is_x86_feature_detected!("fma");
         #[cfg(not(target_arch = "x86_64"))]
         let fused = true;
         let sums = if fused { "fused" } else { "plain" };
-        format!("flex f32 {} {sums}", std::env::consts::ARCH)
+        format!("flex {precision} {} {sums}", std::env::consts::ARCH)
+    }
+
+    /// Whether it can store, convert, add and multiply numbers of this format.
+    pub fn can(&self, precision: Precision) -> bool {
+        let asked = check::guarded(|| Ok(self.device.supports_dtype(precision.dtype())));
+        asked.unwrap_or(false)
+    }
+
+    /// The same with products rounded to what was asked for; without that to
+    /// bf16 on a CUDA card that has it, and else to nothing.
+    ///
+    /// # Errors
+    /// `Environment` when the device cannot compute in it.
+    pub fn computing_in(self, asked: Option<Precision>) -> Outcome<Opened> {
+        let precision = match asked {
+            Some(precision) => precision,
+            None if self.name.starts_with("cuda") && self.can(Precision::Bf16) => Precision::Bf16,
+            None => Precision::F32,
+        };
+        if !self.can(precision) {
+            return Err(Failure::environment(format!(
+                "device `{}` cannot compute in {precision}",
+                self.name
+            ))
+            .hint("`precision = \"f32\"` works on every device; `\"auto\"` takes bf16 where it is fast"));
+        }
+        Ok(Opened { precision, ..self })
+    }
+
+    /// Whether the engine's fused operations run on it.
+    pub fn is_fused(&self) -> bool {
+        self.is_cpu && self.precision == Precision::F32
+    }
+
+    /// Floating-point operations a second of its matrix products, measured over a
+    /// few of them.
+    pub fn speed(&self) -> f64 {
+        const SIZE: usize = 384;
+        const TRIES: usize = 3;
+        let ones = || Tensor::<2>::ones([SIZE, SIZE], &self.device);
+        let (a, b) = (ones(), ones());
+        let fastest = (0..TRIES).map(|_| {
+            let start = Instant::now();
+            // Reading a number of it waits for the whole.
+            let product = ops::linear(a.clone(), b.clone(), self.precision);
+            let _ = product.narrow(0, 0, 1).narrow(1, 0, 1).into_scalar::<f32>();
+            start.elapsed().as_secs_f64()
+        });
+        2.0 * (SIZE as f64).powi(3) / fastest.fold(f64::INFINITY, f64::min).max(1e-9)
+    }
+
+    /// Bytes of memory that models may still take, where that can be found out.
+    pub fn free_memory(&self) -> Option<u64> {
+        if self.is_cpu {
+            return memory::available();
+        }
+        let card = self.name.strip_prefix("cuda:")?.split(' ').next()?;
+        cuda::free_memory(card.parse().ok()?)
     }
 }
 
@@ -119,7 +208,8 @@ pub fn open(choice: &DeviceChoice) -> Outcome<Opened> {
     match find(choice) {
         Ok((device, name)) => {
             let is_cpu = *choice == DeviceChoice::Cpu;
-            Ok(Opened { device, name, is_cpu, rejected: Vec::new() })
+            let precision = Precision::F32;
+            Ok(Opened { device, name, is_cpu, precision, rejected: Vec::new() })
         }
         Err(reason) => Err(Failure::environment(format!("device `{choice}`: {reason}"))
             .hint("`auto` takes the best device that works, and `cpu` works everywhere")),
@@ -141,15 +231,17 @@ pub fn probe_all() -> Vec<Probe> {
 
 /// The first of `better` that is found, else the processor.
 fn automatic(better: [(&str, &dyn Fn() -> Found); 2]) -> Opened {
-    let mut rejected = Vec::new();
+    let (mut rejected, precision) = (Vec::new(), Precision::F32);
     for (what, look) in better {
         match look() {
-            Ok((device, name)) => return Opened { device, name, is_cpu: false, rejected },
+            Ok((device, name)) => {
+                return Opened { device, name, is_cpu: false, precision, rejected };
+            }
             Err(reason) => rejected.push((what.to_string(), reason)),
         }
     }
     let (device, name) = processor();
-    Opened { device, name, is_cpu: true, rejected }
+    Opened { device, name, is_cpu: true, precision, rejected }
 }
 
 fn find(choice: &DeviceChoice) -> Found {
@@ -195,6 +287,10 @@ mod cuda {
     pub(super) fn find(_index: usize) -> super::Found {
         Err("this build has no cuda (build with `-F cuda`)".to_string())
     }
+
+    pub(super) fn free_memory(_index: usize) -> Option<u64> {
+        None
+    }
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -224,6 +320,24 @@ mod tests {
             let message = text.parse::<DeviceChoice>().unwrap_err();
             assert!(message.contains("`auto`, `cpu`, `wgpu`, `cuda`, `cuda:<n>`"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_precision_goes_with_a_device() {
+        let asked: Asked = "cuda:1/bf16".parse().unwrap();
+        assert_eq!(
+            asked,
+            Asked { choice: DeviceChoice::Cuda(1), precision: Some(Precision::Bf16) }
+        );
+        assert_eq!("cpu".parse::<Asked>().unwrap().precision, None);
+        for text in ["cpu/", "cpu/f16", "gpu/f32", "cpu/bf16/f32"] {
+            assert!(text.parse::<Asked>().is_err(), "{text}");
+        }
+        let cpu = || open(&DeviceChoice::Cpu).unwrap();
+        let class = |asked| cpu().computing_in(asked).unwrap().numerics();
+        assert_eq!(class(None), cpu().numerics());
+        assert_eq!(class(Some(Precision::Bf16)), cpu().numerics().replace("f32", "bf16"));
+        assert!(cpu().free_memory().is_none_or(|bytes| bytes > 1 << 20));
     }
 
     #[test]

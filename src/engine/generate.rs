@@ -7,6 +7,8 @@
 use super::model::{Cache, Llama};
 use super::ops::{Documents, Slots};
 use super::sample::Sampling;
+use super::tokenizer::Tokenizer;
+use super::tokenizer::growing::Until;
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::seed::Seed;
 use burn::tensor::Tensor;
@@ -26,12 +28,14 @@ pub struct Request {
     pub sampling: Sampling,
     /// Most tokens to write.
     pub max_tokens: usize,
+    /// Whether the reply is to have the probabilities of its tokens.
+    pub logprobs: bool,
 }
 
 /// Why a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop token came.
+    /// A stop token came, or the text that ends a reply was complete.
     Stop,
     /// It wrote as much as it may, or the context was full.
     Length,
@@ -42,8 +46,11 @@ pub enum Finish {
 pub struct Reply {
     /// The request.
     pub index: usize,
-    /// Tokens written, without the stop token.
+    /// Tokens written: without a stop token, with the one that completed a stopping text.
     pub tokens: Vec<u32>,
+    /// Natural logarithm of the probability of each token written, then of the stop token, if one
+    /// came; before temperature and choice of the likeliest. Empty unless it was asked for.
+    pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -55,12 +62,16 @@ pub struct Decoding<'a> {
     pub batch: usize,
     /// Tokens that end a reply.
     pub stop: &'a [u32],
+    /// A text that ends a reply, in the words of this vocabulary; it may come in several tokens.
+    pub until: Option<(&'a Tokenizer, &'a str)>,
 }
 
-struct Active {
+struct Active<'a> {
     request: Request,
     slot: u32,
     written: Vec<u32>,
+    logprobs: Vec<f32>,
+    until: Option<Until<'a>>,
     /// Tokens in the cache.
     length: usize,
 }
@@ -94,9 +105,13 @@ pub fn generate(
                 .zip(free.drain(free.len() - n..))
                 .map(|(request, slot)| Active {
                     length: request.prompt.len(),
+                    until: decoding
+                        .until
+                        .map(|(tokenizer, text)| Until::behind(tokenizer, &request.prompt, text)),
                     request,
                     slot,
                     written: Vec::new(),
+                    logprobs: Vec::new(),
                 })
                 .collect();
             let logits = prefill(model, &mut cache, &admitted);
@@ -128,18 +143,18 @@ fn capacity(requests: &[Request], context: usize) -> Outcome<usize> {
     Ok(needed)
 }
 
-fn prefill(model: &Llama, cache: &mut Cache, admitted: &[Active]) -> Outcome<Vec<f32>> {
+fn prefill(model: &Llama, cache: &mut Cache, admitted: &[Active<'_>]) -> Outcome<Vec<f32>> {
     let ids: Arc<[u32]> = admitted.iter().flat_map(|a| a.request.prompt.iter().copied()).collect();
     let documents = Documents::of_lengths(admitted.iter().map(|a| a.request.prompt.len()));
     let slots: Vec<u32> = admitted.iter().map(|a| a.slot).collect();
     read(model.prefill(cache, &ids, &documents, &slots))
 }
 
-fn decode(model: &Llama, cache: &mut Cache, active: &mut [Active]) -> Outcome<Vec<f32>> {
+fn decode(model: &Llama, cache: &mut Cache, active: &mut [Active<'_>]) -> Outcome<Vec<f32>> {
     for a in active.iter_mut() {
         a.length += 1;
     }
-    let last = |a: &Active| *a.written.last().expect("an active request has written a token");
+    let last = |a: &Active<'_>| *a.written.last().expect("an active request has written a token");
     let ids: Arc<[u32]> = active.iter().map(last).collect();
     let slots = Slots {
         capacity: cache.capacity(),
@@ -154,12 +169,12 @@ fn read(logits: Tensor<2>) -> Outcome<Vec<f32>> {
 }
 
 /// Chooses the next token of each row; finished ones are handed over.
-fn settle(
-    rows: Vec<Active>,
+fn settle<'a>(
+    rows: Vec<Active<'a>>,
     logits: &[f32],
     capacity: usize,
     stop: &[u32],
-    active: &mut Vec<Active>,
+    active: &mut Vec<Active<'a>>,
     free: &mut Vec<u32>,
     done: &mut dyn FnMut(Reply) -> Outcome<()>,
 ) -> Outcome<()> {
@@ -167,21 +182,40 @@ fn settle(
     for (mut row, logits) in rows.into_iter().zip(logits.chunks_exact(vocabulary)) {
         let request = &row.request;
         let token = request.sampling.choose(logits, request.seed, row.written.len() as u64);
+        if request.logprobs {
+            row.logprobs.push(log_probability(logits, token));
+        }
         let finish = if stop.contains(&token) {
             Some(Finish::Stop)
         } else {
             row.written.push(token);
+            let said = row.until.as_mut().map(|until| until.push(token)).transpose()?;
             // The token itself still has to fit before another can follow it.
             let full = row.written.len() >= request.max_tokens || row.length + 1 >= capacity;
-            full.then_some(Finish::Length)
+            match said {
+                Some(true) => Some(Finish::Stop),
+                _ => full.then_some(Finish::Length),
+            }
         };
         match finish {
             None => active.push(row),
             Some(finish) => {
                 free.push(row.slot);
-                done(Reply { index: row.request.index, tokens: row.written, finish })?;
+                let Active { request, written: tokens, logprobs, .. } = row;
+                done(Reply { index: request.index, tokens, logprobs, finish })?;
             }
         }
     }
     Ok(())
+}
+
+/// Natural logarithm of a token's probability; the sum of the exponentials is
+/// taken in f64, as a vocabulary has very many tokens.
+///
+/// # Shapes
+/// logits `[V]`
+fn log_probability(logits: &[f32], token: u32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&z| f64::from(z - largest).exp()).sum();
+    (f64::from(logits[token as usize] - largest) - total.ln()) as f32
 }

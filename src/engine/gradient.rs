@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::config::LlamaConfig;
 use super::lora::{Adapters, Lora};
 use super::model::Llama;
-use super::ops::RopeTable;
+use super::ops::{Precision, RopeTable};
 use crate::base::seed::Seed;
 use burn::tensor::Tensor;
 
@@ -20,6 +20,8 @@ pub enum Subject {
         config: LlamaConfig,
         /// Its rotary table.
         rope: RopeTable,
+        /// Of its products.
+        precision: Precision,
     },
     /// Adapters beside frozen weights, which have neither gradients nor moments.
     Adapters {
@@ -33,7 +35,11 @@ pub enum Subject {
 impl Subject {
     /// All of a model.
     pub fn whole(model: &Llama) -> Subject {
-        Subject::Whole { config: model.config().clone(), rope: model.rope().clone() }
+        Subject::Whole {
+            config: model.config().clone(),
+            rope: model.rope().clone(),
+            precision: model.precision(),
+        }
     }
 
     /// Adapters beside a model.
@@ -58,8 +64,9 @@ impl Subject {
     /// in training: adapters leave out some of their inputs.
     pub fn model(&self, weights: &[Tensor<2>], dropout: Option<Seed>) -> Llama {
         match self {
-            Subject::Whole { config, rope } => {
-                Llama::with_rope(config.clone(), rope.clone(), weights.to_vec())
+            Subject::Whole { config, rope, precision } => {
+                let model = Llama::with_rope(config.clone(), rope.clone(), weights.to_vec());
+                model.computing_in(*precision)
             }
             Subject::Adapters { base, lora } => {
                 let tape = weights.first().is_some_and(Tensor::is_autodiff);

@@ -11,7 +11,7 @@
 use super::batch::Batch;
 use super::config::LlamaConfig;
 use super::model::Llama;
-use super::ops;
+use super::ops::{self, Precision};
 use crate::base::seed::Seed;
 use crate::base::spec::choice;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -57,6 +57,14 @@ pub struct Lora {
     pub dropout: f64,
     /// Whether `alpha` is divided by the root of the rank, not by the rank.
     pub rank_stabilized: bool,
+}
+
+impl Default for Lora {
+    /// Hugging Face's peft's.
+    fn default() -> Lora {
+        let targets = vec![Target::Query, Target::Value];
+        Lora { rank: 8, alpha: 8.0, targets, dropout: 0.0, rank_stabilized: false }
+    }
 }
 
 impl Lora {
@@ -160,8 +168,8 @@ impl Adapters {
                 None => w,
             }
         });
-        let merged = merged.collect();
-        Llama::with_rope(config, model.rope().clone(), merged)
+        let merged = Llama::with_rope(config, model.rope().clone(), merged.collect());
+        merged.computing_in(model.precision())
     }
 
     /// The largest difference of a logit between the adapted model and the
@@ -188,12 +196,13 @@ impl Adapter {
     ///
     /// # Shapes
     /// x `[N, in]` -> `[N, out]`
-    pub fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn apply(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
         let x = match self.dropout {
             Some((chance, seed)) => thinned(x, chance, seed),
             None => x,
         };
-        ops::linear(ops::linear(x, self.a.clone()), self.b.clone()) * self.scale
+        let narrow = ops::linear(x, self.a.clone(), precision); // [N, r]
+        ops::linear(narrow, self.b.clone(), precision) * self.scale
     }
 }
 

@@ -3,17 +3,19 @@
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
 //! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
-//! `lora` (how little of it may learn), `sample`, `generate` (how it speaks),
+//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `generate` (how it speaks),
 //! `weights`, `peft` (how it is kept, and how it comes from others and goes to
 //! them), `selftest` (what has to hold on every device).
 //!
-//! Numbers are f32 everywhere: weights, activations, gradients, moments, files
-//! we write. Other formats end where a file is read; `ops::linear` asserts that
-//! none comes through.
+//! Numbers are f32: weights that learn, activations, gradients, moments, files
+//! we write. Matrix products may round to bf16 (`ops::Precision`), and a model
+//! that only speaks keeps its matrices so; every operation refuses what it does
+//! not expect (`ops::product`). Other formats end where a file is read.
 
 pub mod batch;
 pub mod config;
 pub mod device;
+pub mod estimate;
 pub mod generate;
 pub mod gradient;
 pub mod lora;
@@ -38,5 +40,7 @@ pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R
 
 #[cfg(test)]
 mod parity_tests;
+#[cfg(test)]
+mod precision_tests;
 #[cfg(test)]
 mod tests;

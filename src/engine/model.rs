@@ -10,7 +10,7 @@
 use super::batch::Batch;
 use super::config::LlamaConfig;
 use super::lora::{Adapter, Target};
-use super::ops::{self, AttentionPlan, Documents, RopeTable, Slots};
+use super::ops::{self, AttentionPlan, Documents, Precision, RopeTable, Slots};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::sync::Arc;
@@ -44,10 +44,13 @@ impl From<Tensor<2>> for Projection {
 
 impl Projection {
     /// `[N, in]` -> `[N, out]`
-    fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+    fn apply(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
         match &self.adapter {
-            Some(adapter) => ops::linear(x.clone(), self.w.clone()) + adapter.apply(x),
-            None => ops::linear(x, self.w.clone()),
+            Some(adapter) => {
+                let y = ops::linear(x.clone(), self.w.clone(), precision);
+                y + adapter.apply(x, precision)
+            }
+            None => ops::linear(x, self.w.clone(), precision),
         }
     }
 }
@@ -61,6 +64,7 @@ pub struct Llama {
     norm: Tensor<2>,         // [1, d]
     head: Option<Tensor<2>>, // [V, d]; none where the embedding serves
     rope: RopeTable,
+    precision: Precision,
 }
 
 /// Keys and values of the tokens seen so far. A value: nothing is shared with
@@ -105,7 +109,13 @@ impl Llama {
             .collect();
         let norm = next();
         let head = (!config.tie_word_embeddings).then(next);
-        Llama { config, embedding, blocks, norm, head, rope }
+        Llama { config, embedding, blocks, norm, head, rope, precision: Precision::F32 }
+    }
+
+    /// The same model with its products in `precision`. Its weights stay as they
+    /// are: those that learn are f32, and are rounded where they are used.
+    pub fn computing_in(self, precision: Precision) -> Llama {
+        Llama { precision, ..self }
     }
 
     /// A random start: norms 1, matrices normal with deviation `std`, those that
@@ -136,6 +146,11 @@ impl Llama {
     /// The rotary table.
     pub fn rope(&self) -> &RopeTable {
         &self.rope
+    }
+
+    /// What its products are rounded to.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Where the weights are.
@@ -177,7 +192,8 @@ impl Llama {
     /// The same model on a tape, its weights as constants; without adapters.
     pub fn on_tape(&self) -> Llama {
         let constants = self.tensors().into_iter().map(Tensor::autodiff).collect();
-        Llama::with_rope(self.config.clone(), self.rope.clone(), constants)
+        let model = Llama::with_rope(self.config.clone(), self.rope.clone(), constants);
+        model.computing_in(self.precision)
     }
 
     /// The output matrix `[V, d]`.
@@ -192,6 +208,7 @@ impl Llama {
             positions: documents.positions(),
             documents,
             rope: self.rope.clone(),
+            precision: self.precision,
         }
     }
 
@@ -234,13 +251,22 @@ impl Llama {
     /// hidden `[N, d]` -> `[1]`
     pub fn loss(&self, hidden: Tensor<2>, batch: &Batch) -> Tensor<1> {
         let supervised = self.last_norm(ops::rows(hidden, &batch.rows)); // [M, d]
-        ops::linear_cross_entropy(supervised, self.output(), &batch.targets, &batch.weights)
+        let (targets, weights) = (&batch.targets, &batch.weights);
+        ops::linear_cross_entropy(supervised, self.output(), targets, weights, self.precision)
     }
 
     /// Logits at the supervised rows of a batch `[M, V]`.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
         let supervised = self.last_norm(ops::rows(self.hidden_of(batch), &batch.rows)); // [M, d]
-        ops::linear(supervised, self.output())
+        self.to_logits(supervised)
+    }
+
+    /// Logits of rows behind the last norm.
+    ///
+    /// # Shapes
+    /// x `[M, d]` -> `[M, V]`
+    pub fn to_logits(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(x, self.output(), self.precision)
     }
 
     /// The last norm, on the rows that matter.
@@ -254,7 +280,8 @@ impl Llama {
     /// An empty cache for `slots` sequences of up to `capacity` tokens.
     pub fn cache(&self, slots: usize, capacity: usize) -> Cache {
         let width = self.config.num_key_value_heads * self.config.head_dim;
-        let empty = || Tensor::zeros([slots * capacity, width], &self.device());
+        let format = (&self.device(), self.precision.dtype());
+        let empty = || Tensor::zeros([slots * capacity, width], format);
         Cache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), capacity }
     }
 
@@ -292,7 +319,7 @@ impl Llama {
             x = self.finish(block, x, o);
         }
         let last: Arc<[u32]> = documents.ranges().map(|(_, end)| end as u32 - 1).collect();
-        ops::linear(self.last_norm(ops::rows(x, &last)), self.output())
+        self.to_logits(self.last_norm(ops::rows(x, &last)))
     }
 
     /// One more token for each row; returns the logits after it.
@@ -314,30 +341,30 @@ impl Llama {
             cache.write(layer, self.rotate(k, heads.kv, &positions), v, &at);
             let (keys, values) = &cache.layers[layer];
             let q = self.rotate(q, heads.query, &positions);
-            let o = ops::attention_cached(q, keys, values, heads, slots); // [B, H * D]
+            let o = ops::attention_cached(q, keys, values, heads, slots, self.precision);
             x = self.finish(block, x, o);
         }
-        ops::linear(self.last_norm(x), self.output())
+        self.to_logits(self.last_norm(x))
     }
 
     fn project(&self, block: &Block, x: &Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let eps = self.config.rms_norm_eps;
+        let (eps, precision) = (self.config.rms_norm_eps, self.precision);
         let x = ops::rms_norm(x.clone(), block.attention_norm.clone(), eps);
         (
-            block.q.apply(x.clone()), // [N, H * D]
-            block.k.apply(x.clone()), // [N, Hkv * D]
-            block.v.apply(x),         // [N, Hkv * D]
+            block.q.apply(x.clone(), precision), // [N, H * D]
+            block.k.apply(x.clone(), precision), // [N, Hkv * D]
+            block.v.apply(x, precision),         // [N, Hkv * D]
         )
     }
 
     /// The block after attention: output projection, feed-forward, residuals.
     fn finish(&self, block: &Block, x: Tensor<2>, o: Tensor<2>) -> Tensor<2> {
-        let x = x + block.o.apply(o);
-        let eps = self.config.rms_norm_eps;
+        let (eps, precision) = (self.config.rms_norm_eps, self.precision);
+        let x = x + block.o.apply(o, precision);
         let y = ops::rms_norm(x.clone(), block.mlp_norm.clone(), eps);
-        let gate = block.gate.apply(y.clone()); // [N, ff]
-        let up = block.up.apply(y); // [N, ff]
-        x + block.down.apply(ops::swiglu(gate, up))
+        let gate = block.gate.apply(y.clone(), precision); // [N, ff]
+        let up = block.up.apply(y, precision); // [N, ff]
+        x + block.down.apply(ops::swiglu(gate, up), precision)
     }
 
     fn rotate(&self, x: Tensor<2>, heads: usize, positions: &Arc<[u32]>) -> Tensor<2> {

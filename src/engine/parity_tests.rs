@@ -2,7 +2,7 @@
 //! engine does. The numbers are in `tests/fixtures/training/`, made by the script
 //! beside that folder.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Pieces, Sequence};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Request, generate};
 use super::gradient::{Subject, gradients};
@@ -11,7 +11,7 @@ use super::model::Llama;
 use super::ops::Documents;
 use super::optimizer::{AdamW, Optimizer, Schedule, global_norm};
 use super::sample::Sampling;
-use super::{ops, peft, weights};
+use super::{peft, weights};
 use crate::base::seed::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
@@ -19,28 +19,28 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-fn file(name: &str) -> Vec<u8> {
+pub(super) fn file(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/training/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn cases() -> Value {
+pub(super) fn cases() -> Value {
     serde_json::from_slice(&file("cases.json")).expect("JSON")
 }
 
-fn part<T: for<'a> Deserialize<'a>>(value: &Value) -> T {
+pub(super) fn part<T: for<'a> Deserialize<'a>>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the part's form")
 }
 
-fn config() -> LlamaConfig {
+pub(super) fn config() -> LlamaConfig {
     part(&cases()["config"])
 }
 
-fn model() -> Llama {
+pub(super) fn model() -> Llama {
     weights::load(config(), &file("model.safetensors"), &Device::flex()).expect("loads")
 }
 
-fn sequences(value: &Value) -> Vec<Sequence> {
+pub(super) fn sequences(value: &Value) -> Vec<Sequence> {
     let pairs: Vec<(Vec<u32>, usize)> = part(value);
     pairs
         .into_iter()
@@ -48,18 +48,18 @@ fn sequences(value: &Value) -> Vec<Sequence> {
         .collect()
 }
 
-fn stored(file: &[u8], name: &str) -> Vec<f32> {
+pub(super) fn stored(file: &[u8], name: &str) -> Vec<f32> {
     let tensors = SafeTensors::deserialize(file).expect("safetensors");
     let view = tensors.tensor(name).unwrap_or_else(|_| panic!("`{name}`"));
     view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-fn floats(x: &Tensor<2>) -> Vec<f32> {
+pub(super) fn floats(x: &Tensor<2>) -> Vec<f32> {
     x.to_data().try_to_vec().expect("f32")
 }
 
 /// Norm of the difference by the norm of what is wanted.
-fn off(got: &[f32], want: &[f32]) -> f64 {
+pub(super) fn off(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
     let difference = norm(&mut got.iter().zip(want).map(|(a, b)| a - b));
@@ -164,7 +164,7 @@ fn schedules_are_those_of_transformers() {
 }
 
 /// Settings of the recorded training; its case.
-fn trainer() -> (AdamW, Value) {
+pub(super) fn trainer() -> (AdamW, Value) {
     let case = cases()["trainer"].clone();
     let settings = AdamW {
         rate: part(&case["rate"]),
@@ -194,7 +194,7 @@ fn twenty_steps_are_those_of_the_trainer_of_transformers() {
     for step in 0..20 {
         let first = step * batch % data.len();
         let members: Vec<&Sequence> = data[first..first + batch].iter().collect();
-        let parts = Batch::split(&members, accumulate);
+        let parts = Batch::split(&members, Pieces::Count(accumulate));
         assert_eq!(parts.len(), accumulate);
         let (loss, found) = gradients(&subject, &optimizer.weights(), &parts, false, Seed(0));
         let norm = global_norm(&found);
@@ -208,17 +208,17 @@ fn twenty_steps_are_those_of_the_trainer_of_transformers() {
     }
 }
 
-fn adapters(name: &str) -> Adapters {
+pub(super) fn adapters(name: &str) -> Adapters {
     let settings = file(&format!("{name}/adapter_config.json"));
     let tensors = file(&format!("{name}/adapter_model.safetensors"));
     peft::load(&settings, &tensors, &config(), &Device::flex()).expect("loads")
 }
 
 /// Logits of every token of a text `[N, V]`.
-fn logits(model: &Llama, text: &[u32]) -> Vec<f32> {
+pub(super) fn logits(model: &Llama, text: &[u32]) -> Vec<f32> {
     let ids: Arc<[u32]> = text.to_vec().into();
     let hidden = model.hidden(&ids, &model.plan(Documents::of_lengths([text.len()])));
-    floats(&ops::linear(model.last_norm(hidden), model.output()))
+    floats(&model.to_logits(model.last_norm(hidden)))
 }
 
 #[test]
@@ -313,24 +313,65 @@ fn a_fresh_adapter_starts_as_peft_does_and_changes_nothing() {
     assert_eq!(logits(&fresh.attach(model(), None), &text), logits(&model(), &text));
 }
 
+#[derive(Deserialize)]
+struct Spoken {
+    /// The fixture whose weights spoke.
+    model: String,
+    config: LlamaConfig,
+    said: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    prompt: Vec<u32>,
+    reply: Vec<u32>,
+    logprobs: Vec<f32>,
+    /// The logit of each token above that of the next likeliest.
+    margins: Vec<f32>,
+}
+
+/// Every token and its probability; 32 prompts, 64 tokens, three models.
 #[test]
-fn greedy_replies_are_those_of_transformers() {
-    let said: Vec<(Vec<u32>, Vec<u32>)> = part(&cases()["greedy"]["said"]);
-    let requests = said.iter().enumerate().map(|(index, (prompt, _))| Request {
-        index,
-        prompt: prompt.clone(),
-        seed: Seed(0),
-        sampling: Sampling::Greedy,
-        max_tokens: 48,
-    });
-    let mut found = vec![Vec::new(); said.len()];
-    let decoding = Decoding { batch: 7, stop: &[2] };
-    generate(&model(), requests.collect(), decoding, &mut |reply| {
-        found[reply.index] = reply.tokens;
-        Ok(())
-    })
-    .expect("generates");
-    for (found, (prompt, reply)) in found.iter().zip(&said) {
-        assert_eq!(found, reply, "after {prompt:?}");
+fn greedy_replies_and_their_probabilities_are_those_of_transformers() {
+    let path = format!("{}/tests/fixtures/speaking.json", env!("CARGO_MANIFEST_DIR"));
+    let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
+    let all: Vec<Spoken> = part(&fixture["models"]);
+    assert_eq!(all.len(), 3);
+    for Spoken { model, config, said } in all {
+        let folder = format!("{}/tests/fixtures/{model}", env!("CARGO_MANIFEST_DIR"));
+        let into = temp_dir::TempDir::new().expect("a folder");
+        let gathered = into.child("all.safetensors");
+        let found = weights::folder::Weights::find(folder.as_ref()).expect("found");
+        found.gather(&config, &gathered, &mut |_, _| Ok(())).expect("gathers");
+        let bytes = std::fs::read(gathered).expect("read");
+        let llama = weights::load(config, &bytes, &Device::flex()).expect("loads");
+        assert_eq!(said.len(), 32);
+        let requests = said.iter().enumerate().map(|(index, one)| Request {
+            index,
+            prompt: one.prompt.clone(),
+            seed: Seed(0),
+            sampling: Sampling::Greedy,
+            max_tokens: 64,
+            logprobs: true,
+        });
+        let mut found = vec![None; said.len()];
+        let decoding = Decoding { batch: 7, stop: &[], until: None };
+        generate(&llama, requests.collect(), decoding, &mut |reply| {
+            let index = reply.index;
+            found[index] = Some(reply);
+            Ok(())
+        })
+        .expect("generates");
+        let mut off = 0.0f32;
+        for (found, Said { prompt, reply, logprobs, margins }) in found.iter().zip(&said) {
+            let found = found.as_ref().expect("a reply");
+            assert_eq!((reply.len(), found.tokens.len()), (64, 64));
+            // No choice of these hangs on the last digits, so that none may differ.
+            assert!(margins.iter().all(|&margin| margin > 1e-4), "{model} after {prompt:?}");
+            assert_eq!(&found.tokens, reply, "{model} after {prompt:?}");
+            let each = found.logprobs.iter().zip(logprobs).map(|(a, b)| (a - b).abs());
+            off = off.max(each.fold(0.0, f32::max));
+        }
+        assert!(off <= 1e-4, "{model}: log-probabilities off by {off:e}");
     }
 }

@@ -13,6 +13,7 @@ use super::weights::tensors;
 use crate::base::failure::{Doing, Failure, Outcome};
 use burn::tensor::Device;
 use serde_json::{Value, json};
+use std::io::Cursor;
 
 /// The settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -67,10 +68,10 @@ pub fn load(
     refuse_unknown_powers(&settings)?;
     let number = |key: &str| settings[key].as_f64().ok_or_else(|| missing(key));
     let rank = settings["r"].as_u64().filter(|&rank| rank > 0).ok_or_else(|| missing("r"))?;
-    let file = tensors::open(weights, &format!("`{TENSORS}` is"))?;
+    let mut file = tensors::Stored::open(Cursor::new(weights), &format!("`{TENSORS}`"))?;
     // The tensors say what is adapted; `target_modules` may be a pattern.
     let has = |target: Target| {
-        file.names().iter().any(|name| name.contains(&format!(".{}.lora_", target.name())))
+        file.names().any(|name| name.contains(&format!(".{}.lora_", target.name())))
     };
     let lora = Lora {
         rank: rank as usize,
@@ -94,20 +95,16 @@ pub fn load(
     if parameters.is_empty() {
         return Err(Failure::input(format!("`{TENSORS}` holds no adapter of a linear layer")));
     }
-    let weights = parameters
-        .iter()
-        .map(|(name, rows, columns)| {
-            let (view, shape) = (tensors::find(&file, name)?, [*rows, *columns]);
-            if !tensors::is_readable(view.dtype()) || view.shape() != shape {
-                return Err(Failure::input(format!(
-                    "tensor `{name}` is {:?} {:?}, not a floating-point {shape:?}",
-                    view.dtype(),
-                    view.shape()
-                )));
-            }
-            Ok(tensors::in_f32(&view, shape, device))
-        })
-        .collect::<Outcome<_>>()?;
+    let mut weights = Vec::with_capacity(parameters.len());
+    for (name, rows, columns) in &parameters {
+        let ((dtype, found), shape) = (file.info(name)?, [*rows, *columns]);
+        if !tensors::is_readable(dtype) || found != shape {
+            return Err(Failure::input(format!(
+                "tensor `{name}` is {dtype:?} {found:?}, not a floating-point {shape:?}"
+            )));
+        }
+        weights.push(file.in_f32(name, shape, device)?);
+    }
     Ok(Adapters { lora, weights })
 }
 

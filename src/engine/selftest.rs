@@ -5,9 +5,11 @@
 //! Two questions: does the device compute what plain operations on the
 //! processor compute (values and gradients, at the sizes that have broken
 //! kernels before), and does it keep the engine's promises (a cache, batch
-//! mates, packing and a stop in the middle change nothing). Knows no file and
-//! no screen.
+//! mates, packing and a stop in the middle change nothing). Of a checkpoint it is
+//! asked, besides, whether it says here what it says elsewhere (`checkpoint`).
+//! Knows no file and no screen.
 
+pub mod checkpoint;
 mod engine;
 mod ops;
 pub(super) mod small;
@@ -18,14 +20,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::base::seed::Seed;
 use std::time::Instant;
 
-/// A property of a device.
-pub struct Check {
+/// A property of a device, or of a model on it.
+pub struct Check<'a> {
     /// What is held against what.
     pub what: &'static str,
     /// Largest difference allowed; 0 wants the same bits.
     pub bound: f64,
     /// Measures the difference.
-    measure: fn(&Device) -> Result<f64, String>,
+    measure: Box<dyn Fn(&Device) -> Result<f64, String> + 'a>,
 }
 
 /// What came of a check.
@@ -41,7 +43,15 @@ pub struct Finding {
     pub seconds: f64,
 }
 
-impl Check {
+impl<'a> Check<'a> {
+    fn new(
+        what: &'static str,
+        bound: f64,
+        measure: impl Fn(&Device) -> Result<f64, String> + 'a,
+    ) -> Check<'a> {
+        Check { what, bound, measure: Box::new(measure) }
+    }
+
     /// Runs the check; a panic of the libraries below is a finding too.
     pub fn run(&self, device: &Device) -> Finding {
         let start = Instant::now();
@@ -60,10 +70,15 @@ impl Finding {
 
 /// All checks of a device, the simplest first. On the processor the engine's
 /// promises are exact; elsewhere the order of a sum may depend on its size.
-pub fn checks(is_cpu: bool) -> Vec<Check> {
+pub fn checks(is_cpu: bool) -> Vec<Check<'static>> {
     let mut all = ops::checks();
     all.extend(engine::checks(is_cpu));
     all
+}
+
+/// Checks for devices that can compute in bf16 too.
+pub fn in_bf16() -> Vec<Check<'static>> {
+    engine::in_bf16()
 }
 
 /// Values from a normal distribution, the same on every device.
@@ -99,7 +114,7 @@ mod tests {
 
     #[test]
     fn everything_holds_on_the_processor() {
-        for check in checks(true) {
+        for check in checks(true).into_iter().chain(in_bf16()) {
             let finding = check.run(&Device::flex());
             assert!(finding.holds(), "{finding:?}");
         }

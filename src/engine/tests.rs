@@ -2,7 +2,7 @@
 //! is not, batch mates and thread counts change nothing, a resumed training is
 //! the uninterrupted one, bit for bit.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Pieces, Sequence};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Finish, Reply, Request, generate};
 use super::gradient::Subject;
@@ -111,8 +111,9 @@ fn trainings() -> Vec<Training> {
     let adapters = Adapters::fresh(lora, &config(), Seed(8), &Device::flex());
     vec![
         training(),
-        Training { accumulate: 3, ..training() },
-        Training { accumulate: 2, adapters: Some(adapters), ..training() },
+        Training { pieces: Pieces::Count(3), ..training() },
+        Training { pieces: Pieces::Count(2), adapters: Some(adapters), ..training() },
+        Training { pieces: Pieces::Tokens(12), ..training() },
     ]
 }
 
@@ -186,7 +187,7 @@ fn parts_packing_and_recomputing_change_no_gradient() {
     for untied in [false, true] {
         let config = LlamaConfig { tie_word_embeddings: !untied, ..config() };
         let start = Llama::random(config.clone(), 0.3, Seed(5), &Device::flex());
-        let lora = trainings().pop().and_then(|t| t.adapters).expect("adapters").lora;
+        let lora = trainings().remove(2).adapters.expect("adapters").lora;
         let mut adapters = Adapters::fresh(lora.clone(), &config, Seed(1), &Device::flex());
         for (i, w) in adapters.weights.iter_mut().enumerate() {
             *w = w.clone() + 0.01 * (1 + i % 5) as f64;
@@ -198,7 +199,7 @@ fn parts_packing_and_recomputing_change_no_gradient() {
         ];
         for (subject, weights) in &subjects {
             let run = |parts: usize, recompute: bool| {
-                let parts = Batch::split(&eight, parts);
+                let parts = Batch::split(&eight, Pieces::Count(parts));
                 gradient::gradients(subject, weights, &parts, recompute, Seed(7))
             };
             let whole = run(1, false);
@@ -207,17 +208,46 @@ fn parts_packing_and_recomputing_change_no_gradient() {
             invariant("4 x 2", run(4, false), &whole);
             invariant("2 x 4", run(2, false), &whole);
             invariant("recomputed", run(1, true), &whole);
+            let fitted = Batch::split(&eight, Pieces::Tokens(12));
+            let order: Vec<u32> = fitted.iter().flat_map(|part| part.ids.to_vec()).collect();
+            let plain = Batch::split(&eight, Pieces::Count(1));
+            assert!(fitted.len() > 2 && order != plain[0].ids[..], "packed by length");
+            let fitted = gradient::gradients(subject, weights, &fitted, false, Seed(7));
+            invariant("packed by length", fitted, &whole);
             invariant("2 x 4, recomputed", run(2, true), &whole);
         }
         // What adapters leave out is left out when a block is computed again.
         let subject = Subject::adapters(&start, &lora);
         let run = |recompute, seed| {
-            let parts = Batch::split(&eight, 2);
+            let parts = Batch::split(&eight, Pieces::Count(2));
             gradient::gradients(&subject, &adapters.weights, &parts, recompute, seed)
         };
         let dropped = run(false, Seed(7));
         invariant("recomputed with dropout", run(true, Seed(7)), &dropped);
         assert!((run(false, Seed(8)).0 - dropped.0).abs() > 1e-6, "the seed matters");
+    }
+}
+
+#[test]
+fn the_loss_of_an_example_does_not_depend_on_what_it_is_packed_with() {
+    let (subject, weights, all) = (Subject::whole(&model()), model().tensors(), data());
+    let step: Vec<&Sequence> = all[..16].iter().collect();
+    let total: usize = step.iter().map(|one| one.targets()).sum();
+    for (i, example) in step.iter().enumerate() {
+        let alone = [Batch::pack([*example])];
+        let alone = gradient::held_out_loss(&subject, &weights, &alone) * example.targets() as f64;
+        for pieces in [Pieces::Count(1), Pieces::Count(5), Pieces::Tokens(9), Pieces::Tokens(20)] {
+            // The others are there, and weigh nothing.
+            let others = step.iter().enumerate().map(|(j, one)| Sequence {
+                weight: if i == j { 1.0 } else { 0.0 },
+                ..Sequence::clone(one)
+            });
+            let others: Vec<Sequence> = others.collect();
+            let others: Vec<&Sequence> = others.iter().collect();
+            let parts = Batch::split(&others, pieces);
+            let packed = gradient::held_out_loss(&subject, &weights, &parts) * total as f64;
+            assert!((packed / alone - 1.0).abs() <= 1e-6, "{pieces:?}: {packed} against {alone}");
+        }
     }
 }
 
@@ -361,13 +391,14 @@ fn requests(n: usize, temperature: f64) -> Vec<Request> {
             seed: Seed(4).at(index as u64),
             sampling: Sampling::at(temperature),
             max_tokens: 4 + index % 9,
+            logprobs: index % 2 == 1,
         })
         .collect()
 }
 
 fn replies(requests: Vec<Request>, batch: usize) -> Vec<Reply> {
     let mut all = Vec::new();
-    let decoding = Decoding { batch, stop: &[2] };
+    let decoding = Decoding { batch, stop: &[2], until: None };
     generate(&model(), requests, decoding, &mut |reply| {
         all.push(reply);
         Ok(())
@@ -399,7 +430,7 @@ fn cached_decoding_equals_reading_the_whole_text_again() {
             let plan = model.plan(Documents::of_lengths([ids.len()]));
             let last: Arc<[u32]> = vec![ids.len() as u32 - 1].into();
             let hidden = model.last_norm(ops::rows(model.hidden(&whole, &plan), &last));
-            let logits = ops::linear(hidden, model.output()).into_data();
+            let logits = model.to_logits(hidden).into_data();
             let logits = logits.try_to_vec::<f32>().expect("f32");
             assert_eq!(Sampling::Greedy.choose(&logits, Seed(0), 0), token);
             ids.push(token);
@@ -411,7 +442,7 @@ fn cached_decoding_equals_reading_the_whole_text_again() {
 fn a_prompt_that_fills_the_context_is_refused() {
     let mut request = requests(1, 0.0).remove(0);
     request.prompt = vec![3; 32];
-    let refused =
-        generate(&model(), vec![request], Decoding { batch: 1, stop: &[] }, &mut |_| Ok(()));
+    let decoding = Decoding { batch: 1, stop: &[], until: None };
+    let refused = generate(&model(), vec![request], decoding, &mut |_| Ok(()));
     assert!(refused.expect_err("refused").what.contains("prompt of 32 tokens"));
 }

@@ -4,7 +4,7 @@
 //! the progress: an observer hears of every step and may ask for a snapshot or
 //! an end.
 
-use super::batch::{Batch, Order, Sequence};
+use super::batch::{Batch, Order, Pieces, Sequence};
 use super::gradient::{self, Subject};
 use super::lora::Adapters;
 use super::model::Llama;
@@ -29,8 +29,8 @@ pub struct Training {
     pub optimizer: AdamW,
     /// Sequences of an optimizer step.
     pub batch: usize,
-    /// Parts that these are computed in, one after another.
-    pub accumulate: usize,
+    /// How they are cut into parts, which are computed one after another.
+    pub pieces: Pieces,
     /// Whether blocks are computed twice, to hold the activations of one only.
     pub recompute: bool,
     /// Adapters that learn in place of the weights.
@@ -135,7 +135,8 @@ pub fn train(
         None => (Optimizer::new(training.optimizer, subject.decays(), first), Progress::default()),
     };
     let held_out: Vec<&Sequence> = texts.held_out.iter().collect();
-    let held_out = Batch::split(&held_out, held_out.len().div_ceil(training.batch));
+    let held_out_parts = held_out.len().div_ceil(training.batch);
+    let held_out = Batch::split(&held_out, Pieces::Count(held_out_parts));
     let validate = |optimizer: &Optimizer, progress: &mut Progress| {
         if !held_out.is_empty() {
             let loss = gradient::held_out_loss(&subject, &optimizer.weights(), &held_out);
@@ -151,7 +152,7 @@ pub fn train(
         let step = progress.step;
         let members = order.at(step);
         let sequences: Vec<&Sequence> = members.iter().map(|&i| &texts.seen[i as usize]).collect();
-        let parts = Batch::split(&sequences, training.accumulate);
+        let parts = Batch::split(&sequences, training.pieces);
         let (loss, gradients) = gradient::gradients(
             &subject,
             &optimizer.weights(),
@@ -207,8 +208,9 @@ fn finished(
     progress: Progress,
 ) -> Trained {
     match subject {
-        Subject::Whole { config, rope } => {
-            Trained { model: Llama::with_rope(config, rope, weights), adapters: None, progress }
+        Subject::Whole { config, rope, precision } => {
+            let model = Llama::with_rope(config, rope, weights).computing_in(precision);
+            Trained { model, adapters: None, progress }
         }
         Subject::Adapters { base, lora } => {
             let adapters = Adapters { lora, weights };

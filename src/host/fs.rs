@@ -8,10 +8,13 @@ use crate::base::{
     failure::{Doing, Failure, Outcome},
     hash::{Digest, Hasher},
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::mpsc,
 };
 
 /// Creates a folder and its parents.
@@ -47,15 +50,57 @@ pub fn edition(path: &Path) -> Option<(u64, u128)> {
     Some((meta.len(), written.as_nanos()))
 }
 
+/// What changes about a file, or in its folder's entry, whenever somebody
+/// writes or replaces it. Times are nanoseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Bytes.
+    pub size: u64,
+    /// When its content was written last, which a program can set.
+    pub written: u64,
+    /// When anything about it changed last, which only the system sets.
+    pub changed: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// The mark of a plain file, or `None` where there is none.
+pub fn mark(path: &Path) -> Option<Mark> {
+    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let nanoseconds = |seconds: i64, rest: i64| {
+        seconds.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(rest.unsigned_abs())
+    };
+    Some(Mark {
+        size: meta.len(),
+        written: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+        changed: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+        inode: meta.ino(),
+    })
+}
+
 /// Writes a file so that others see all of it or nothing: `temporary` (on the
 /// same file system) first, then a rename.
 ///
 /// # Errors
 /// When the machine refuses; nothing is left behind.
 pub fn write_atomic(path: &Path, temporary: &Path, bytes: &[u8]) -> Outcome<()> {
+    write_pieces(path, temporary, &mut std::iter::once(bytes))
+}
+
+/// [`write_atomic`] of pieces one after another.
+///
+/// # Errors
+/// When the machine refuses; nothing is left behind.
+pub fn write_pieces(
+    path: &Path,
+    temporary: &Path,
+    pieces: &mut dyn Iterator<Item = &[u8]>,
+) -> Outcome<()> {
     let doing = || format!("writing `{}`", path.display());
     let written = File::create(temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
         file.sync_data()
     });
     if let Err(error) = written.and_then(|()| fs::rename(temporary, path)) {
@@ -111,16 +156,64 @@ pub fn sync_folder(path: &Path) -> Outcome<()> {
 pub fn digest(path: &Path) -> Outcome<(u64, Digest)> {
     let doing = || format!("reading `{}`", path.display());
     let mut file = File::open(path).doing(doing)?;
-    let (mut hasher, mut size, mut buffer) = (Hasher::blob(), 0, vec![0; 1 << 18]);
+    let length = file.metadata().doing(doing)?.len();
+    if length >= LARGE {
+        return digest_large(file).doing(doing);
+    }
+    let (mut hasher, mut size) = (Hasher::blob(), 0);
+    let mut buffer = vec![0; (length as usize + 1).min(1 << 18)];
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((size, hasher.finish())),
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                size += n as u64;
+        let n = read_some(&mut file, &mut buffer).doing(doing)?;
+        if n == 0 {
+            return Ok((size, hasher.finish()));
+        }
+        hasher.update(&buffer[..n]);
+        size += n as u64;
+    }
+}
+
+/// From this size on a file is read and hashed side by side.
+const LARGE: u64 = 1 << 24;
+
+/// One thread reads the next part while all hash the one before. (A mapped
+/// file would save the copy, and end the program where the file is cut short.)
+fn digest_large(mut file: File) -> std::io::Result<(u64, Digest)> {
+    const PART: usize = 1 << 22;
+    let (full, parts) = mpsc::sync_channel::<std::io::Result<Vec<u8>>>(1);
+    let (back, empty) = mpsc::channel::<Vec<u8>>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut made = 0;
+            loop {
+                // Two parts go round: one is filled, one is hashed.
+                let buffer = if made < 2 { Ok(Vec::new()) } else { empty.recv() };
+                made += 1;
+                let Ok(mut buffer) = buffer else { return };
+                buffer.clear();
+                let read = (&mut file).take(PART as u64).read_to_end(&mut buffer);
+                let is_last = !matches!(read, Ok(1..));
+                if full.send(read.map(|_| buffer)).is_err() || is_last {
+                    return;
+                }
             }
+        });
+        let (mut hasher, mut size) = (Hasher::blob(), 0);
+        for part in parts {
+            let part = part?;
+            hasher.update_on_all_cores(&part);
+            size += part.len() as u64;
+            // The reader may have ended.
+            let _ = back.send(part);
+        }
+        Ok((size, hasher.finish()))
+    })
+}
+
+fn read_some(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match file.read(buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).doing(doing),
+            other => return other,
         }
     }
 }
@@ -239,5 +332,16 @@ mod tests {
             assert!(!is_plain_name(bad), "{bad}");
         }
         assert!(is_plain_name("a/b.json"));
+    }
+
+    #[test]
+    fn a_large_file_has_the_digest_of_its_bytes() {
+        let folder = temp_dir::TempDir::new().unwrap();
+        for length in [0, 1, LARGE as usize - 1, LARGE as usize, LARGE as usize + 12_345_678] {
+            let bytes: Vec<u8> = (0..length).map(|i| ((i * i) >> 7) as u8).collect();
+            let path = folder.path().join("file");
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(digest(&path).unwrap(), (length as u64, Digest::of_blob(&bytes)));
+        }
     }
 }

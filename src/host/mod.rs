@@ -8,5 +8,6 @@ pub mod clock;
 pub mod fs;
 pub mod http;
 pub mod lock;
+pub mod memory;
 pub mod process;
 pub mod signal;

@@ -67,6 +67,8 @@ impl Group {
     /// # Errors
     /// When the machine cannot say what became of the process.
     pub fn wait(&mut self, stop: &dyn Fn() -> bool) -> Outcome<Option<ExitStatus>> {
+        const LONGEST: Duration = Duration::from_millis(20);
+        let end = EndOf::child(&self.child);
         let mut pause = Duration::from_micros(200);
         loop {
             if let Some(status) =
@@ -77,9 +79,45 @@ impl Group {
             if stop() {
                 return Ok(None);
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            match &end {
+                Some(end) => end.await_for(LONGEST),
+                None => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(LONGEST);
         }
+    }
+}
+
+/// What becomes readable when a child ends, where the kernel has that.
+#[cfg(target_os = "linux")]
+struct EndOf(OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl EndOf {
+    fn child(child: &Child) -> Option<EndOf> {
+        let id = rustix::process::Pid::from_child(child);
+        rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).ok().map(EndOf)
+    }
+
+    fn await_for(&self, longest: Duration) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let longest = Timespec::try_from(longest).unwrap_or_default();
+        // Woken early or not at all, the caller looks for itself.
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&longest));
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+struct EndOf;
+
+#[cfg(not(target_os = "linux"))]
+impl EndOf {
+    fn child(_child: &Child) -> Option<EndOf> {
+        None
+    }
+
+    fn await_for(&self, longest: Duration) {
+        std::thread::sleep(longest);
     }
 }
 

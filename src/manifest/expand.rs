@@ -10,10 +10,11 @@ use crate::base::{
     text,
 };
 use crate::manifest::{
-    Findings, Head, Language, Manifest, STEPS, compare, read_head,
+    Findings, Head, Language, Manifest, Precision, STEPS, compare, read_head,
     rounds::{Round, in_round},
     sweep::Sweep,
 };
+use std::collections::HashMap;
 
 /// One combination of the sweep's values, with all its steps.
 #[derive(Clone, Debug)]
@@ -161,6 +162,7 @@ fn fallback(root: &Node) -> Head {
         rounds: rounds.unsigned_abs(),
         results: None,
         device: None,
+        precision: Precision::Auto,
     }
 }
 
@@ -184,14 +186,14 @@ struct Unfolding<'a> {
 impl Unfolding<'_> {
     fn all(&mut self, root: &Node) {
         let mut bare = Vec::new();
-        let mut places: std::collections::BTreeMap<String, Origin> = Default::default();
+        let mut places: HashMap<&str, &Origin> = HashMap::new();
         for section in STEPS {
             let tables = root.at([section]).and_then(Node::table);
-            for (name, entry) in tables.map(Table::in_order).unwrap_or_default() {
-                if let Some(before) = places.insert(name.to_owned(), entry.key.clone()) {
+            for (name, entry) in tables.into_iter().flat_map(Table::in_order) {
+                if let Some(before) = places.insert(name, &entry.key) {
                     let message = format!("there are two steps called `{name}`");
                     let error =
-                        Diagnostic::error(message).at(&entry.key).near(&before, "the other one");
+                        Diagnostic::error(message).at(&entry.key).near(before, "the other one");
                     self.found.push(error);
                     continue;
                 }

@@ -175,7 +175,7 @@ fn per_round(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
             let is_reference = matches!(key, "scores" | "log" | "tally");
             let in_rounds = is_reference && names.steps.get(head) == Some(&true);
             let text = if in_rounds { format!("round{round}.{text}") } else { text };
-            let value = Node::new(entry.node.origin.clone(), Value::Text(text));
+            let value = Node::new(entry.node.origin.clone(), Value::Text(text.into()));
             table.insert(key, entry.key.clone(), value);
         }
         if table.get("round").is_none() {

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod expand;
 pub mod findings;
 mod parse;
+mod plain;
 mod resolved;
 mod rounds;
 mod schema;
@@ -28,7 +29,7 @@ pub use schema::schema;
 use crate::base::{
     diag::{Diagnostic, Diagnostics},
     node::{Node, Sources, Table},
-    spec::{Field, FieldDoc, Reading, Resource, spec},
+    spec::{Field, FieldDoc, Reading, Resource, choice, spec},
     text,
 };
 use source::{Gathering, Loader};
@@ -77,6 +78,19 @@ pub struct Language {
     pub resources: Vec<ResourceInfo>,
 }
 
+choice! {
+    /// What a device rounds the operands and results of matrix products to. All else is f32:
+    /// weights that learn, moments, norms, softmax, losses, gradients between products.
+    pub enum Precision {
+        /// bf16 on a CUDA card that has it, f32 everywhere else.
+        Auto = "auto",
+        /// Nothing is rounded.
+        F32 = "f32",
+        /// Half the memory of f32 and many times its speed on a graphics card; slow on a processor.
+        Bf16 = "bf16",
+    }
+}
+
 spec! {
     /// The head of a manifest.
     #[check(check_head)]
@@ -95,6 +109,20 @@ spec! {
         results: Option<String>,
         /// Device to run on: `auto`, `cpu`, `wgpu`, `cuda` or `cuda:<n>`.
         device: Option<String>,
+        /// What that device computes matrix products in.
+        precision: Precision = Precision::Auto,
+    }
+}
+
+impl Head {
+    /// A device with the precision that goes with it, in one word: `cpu`, or
+    /// `cpu/bf16`. One that has its own keeps it.
+    pub fn on(&self, device: &str) -> String {
+        match self.precision {
+            _ if device.contains('/') => device.to_owned(),
+            Precision::Auto => device.to_owned(),
+            asked => format!("{device}/{}", asked.name()),
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 
 use crate::base::{
     diag::{Diagnostic, Diagnostics},
-    node::{Node, Origin, SourceId, Sources, Table, Value},
+    node::{Entry, Node, Origin, SourceId, Sources, Table, Value},
 };
+use crate::manifest::plain;
 use std::sync::Arc;
 use toml::{
     Spanned,
@@ -14,6 +15,15 @@ use toml::{
 /// Reads a source that was added to `sources`. The flag says whether the tree
 /// is whole, that is, whether there was no mistake of syntax.
 pub(crate) fn parse(id: SourceId, sources: &Sources, found: &mut Diagnostics) -> (Node, bool) {
+    let (_, text) = sources.get(id);
+    if let Some(table) = plain::read(id, text) {
+        return (Node::new(Origin::new(id, 0..0), Value::Table(table)), true);
+    }
+    whole(id, sources, found)
+}
+
+/// Reads any source, with its mistakes.
+pub(crate) fn whole(id: SourceId, sources: &Sources, found: &mut Diagnostics) -> (Node, bool) {
     let (_, text) = sources.get(id);
     let (tree, errors) = DeTable::parse_recoverable(text);
     // What follows on the same line is mostly the first mistake's echo.
@@ -46,7 +56,7 @@ pub(crate) fn assignment(
     };
     let Ok(tree) = DeTable::parse(text) else {
         let origin = Origin::new(id, start..text.len());
-        return Some((keys, Node::new(origin, Value::Text(text[start..].to_owned()))));
+        return Some((keys, Node::new(origin, Value::Text(text[start..].into()))));
     };
     let root = Node::new(whole, Value::Table(table(id, tree.into_inner(), found)));
     let value = root.at(keys.iter().map(String::as_str))?.clone();
@@ -77,21 +87,21 @@ fn syntax(id: SourceId, length: usize, error: &Error) -> Diagnostic {
 fn table(id: SourceId, table: DeTable<'_>, found: &mut Diagnostics) -> Table {
     let mut entries: Vec<_> = table.into_iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    let mut out = Table::default();
+    let mut out = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         if let Some(node) = node(id, value, found) {
-            let origin = Origin::new(id, key.span());
-            out.insert(key.into_inner(), origin, node);
+            let entry = Entry { key: Origin::new(id, key.span()), node };
+            out.push((Arc::from(&*key.into_inner()), entry));
         }
     }
-    out
+    Table::of(out).expect("the reader of TOML gives each key once")
 }
 
 fn node(id: SourceId, value: Spanned<DeValue<'_>>, found: &mut Diagnostics) -> Option<Node> {
     let origin = Origin::new(id, value.span());
     let value = match value.into_inner() {
         DeValue::Boolean(value) => Value::Bool(value),
-        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::String(text) => Value::Text(text.into_owned().into()),
         DeValue::Integer(int) => match i64::from_str_radix(int.as_str(), int.radix()) {
             Ok(int) => Value::Int(int),
             Err(_) => return refuse("this whole number does not fit into 64 bits", &origin, found),

@@ -62,7 +62,7 @@ impl Arm {
     /// Headings and what stands below them: the head, the tables, and the
     /// lists of tables.
     fn sections(&self) -> Vec<(String, Node)> {
-        let root = self.root.table().map(|table| table.in_order()).unwrap_or_default();
+        let root = self.root.table().into_iter().flat_map(Table::in_order);
         let mut head = Table::default();
         let (mut tables, mut lists) = (Vec::new(), Vec::new());
         for (name, entry) in root {
@@ -73,7 +73,7 @@ impl Arm {
                 }
                 (_, Value::Table(named)) => {
                     let heading = |inner: &str| format!("[{}.{}]", key(name), key(inner));
-                    let named = named.in_order().into_iter();
+                    let named = named.in_order();
                     tables.extend(named.map(|(inner, one)| (heading(inner), one.node.clone())));
                 }
                 (_, Value::Array(items)) if is_list_of_tables(items) => {
@@ -155,8 +155,8 @@ fn toml(node: &Node) -> String {
         Value::Table(table) if table.is_empty() => "{}".to_owned(),
         Value::Table(table) => {
             let one =
-                |(name, entry): &(&str, &Entry)| format!("{} = {}", key(name), toml(&entry.node));
-            let items: Vec<String> = table.in_order().iter().map(one).collect();
+                |(name, entry): (&str, &Entry)| format!("{} = {}", key(name), toml(&entry.node));
+            let items: Vec<String> = table.in_order().map(one).collect();
             format!("{{ {} }}", items.join(", "))
         }
     }

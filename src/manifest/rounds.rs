@@ -22,7 +22,7 @@ pub(crate) fn in_round(node: &Node, round: Option<Round>, found: &mut Diagnostic
     let value = match &node.value {
         Value::Text(text) => {
             let number = round.filter(|_| text.contains("{round}"))?.number;
-            Value::Text(text.replace("{round}", &number.to_string()))
+            Value::Text(text.replace("{round}", &number.to_string()).into())
         }
         Value::Array(items) => Value::Array(Arc::new(list(items, round, found)?)),
         Value::Table(table) => match table.get("by-round") {

@@ -439,7 +439,7 @@ fn scalar(node: &Node) -> Option<String> {
         Value::Bool(value) => Some(value.to_string()),
         Value::Int(value) => Some(value.to_string()),
         Value::Float(value) => Some(format!("{value:?}")),
-        Value::Text(text) => Some(text.clone()),
+        Value::Text(text) => Some(text.to_string()),
         Value::Array(_) | Value::Table(_) => None,
     }
 }

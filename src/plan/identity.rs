@@ -12,29 +12,39 @@ pub const ACTION: &str = "rekindle 2026 action v1";
 const PLAN: &str = "rekindle 2026 plan v1";
 
 /// The canonical text: one `path = value` a line.
-pub fn text<D: std::fmt::Display>(
+pub fn text<R: std::fmt::Display, D: std::fmt::Display>(
     shape: &StepShape,
-    inputs: impl Iterator<Item = (String, D)>,
+    inputs: impl Iterator<Item = (R, D)>,
 ) -> String {
-    let mut text = String::new();
-    let mut line = |path: &str, value: &str| {
-        writeln!(text, "{path} = {value}").expect("a string takes everything");
-    };
-    line("kind", &quoted(&shape.kind));
-    line("version", &shape.version.to_string());
+    let mut text = String::with_capacity(shape.parameters.len() + 256);
+    let written = write_text(&mut text, shape, inputs);
+    written.expect("a string takes everything");
+    text
+}
+
+fn write_text<R: std::fmt::Display, D: std::fmt::Display>(
+    text: &mut String,
+    shape: &StepShape,
+    inputs: impl Iterator<Item = (R, D)>,
+) -> std::fmt::Result {
+    writeln!(text, "kind = {}\nversion = {}", quoted(&shape.kind), shape.version)?;
     if let Some(seed) = shape.seed {
-        line("seed", &seed.to_string());
+        writeln!(text, "seed = {seed}")?;
     }
     if let Some(numerics) = &shape.numerics {
-        line("numerics", &quoted(numerics));
+        writeln!(text, "numerics = {}", quoted(numerics))?;
     }
-    shape.parameters.lines().for_each(|parameter| {
+    for parameter in shape.parameters.lines() {
         let (path, value) = parameter.split_once(" = ").unwrap_or((parameter, ""));
-        line(&format!("with.{path}"), value);
-    });
-    inputs.for_each(|(role, digest)| line(&format!("input.{role}"), &digest.to_string()));
-    shape.outputs.iter().for_each(|(name, kind)| line(&format!("output.{name}"), kind.name()));
-    text
+        ["with.", path, " = ", value, "\n"].iter().for_each(|part| text.push_str(part));
+    }
+    for (role, digest) in inputs {
+        writeln!(text, "input.{role} = {digest}")?;
+    }
+    for (name, kind) in &shape.outputs {
+        ["output.", name, " = ", kind.name(), "\n"].iter().for_each(|part| text.push_str(part));
+    }
+    Ok(())
 }
 
 fn quoted(text: &str) -> String {
@@ -48,7 +58,10 @@ pub fn action_key(text: &str) -> Digest {
 
 /// The key of a step before anything has run: inputs stand for the keys of
 /// the steps that make them.
-pub fn plan_key(shape: &StepShape, inputs: impl Iterator<Item = (String, String)>) -> Digest {
+pub fn plan_key<R: std::fmt::Display>(
+    shape: &StepShape,
+    inputs: impl Iterator<Item = (R, String)>,
+) -> Digest {
     Digest::tagged(PLAN, text(shape, inputs).as_bytes())
 }
 

@@ -20,7 +20,7 @@ use crate::base::{
     node::{Node, Origin},
     spec::InputRef,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// All that a plan knows of a step.
 #[derive(Clone, Debug)]
@@ -127,13 +127,13 @@ impl Plan {
     pub fn build(experiment: &str, arms: Vec<ArmShape>) -> (Plan, Diagnostics) {
         let mut diagnostics = Diagnostics::default();
         let mut plan = Plan { experiment: experiment.to_owned(), ..Plan::default() };
-        let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
+        let mut known: HashMap<Digest, usize> = HashMap::new();
         for (number, arm) in arms.into_iter().enumerate() {
             plan.arms.push(arm.coordinates.clone());
             plan.names.push(BTreeMap::new());
             let wiring = resolve::wire(&arm.steps, &mut diagnostics);
             if let Some(order) = resolve::order(&arm.steps, &wiring, &mut diagnostics) {
-                plan.add(number, arm, &wiring, &order, &mut known);
+                plan.add(number, arm, wiring, &order, &mut known);
             }
         }
         plan.finish();
@@ -144,36 +144,39 @@ impl Plan {
         &mut self,
         number: usize,
         arm: ArmShape,
-        wiring: &resolve::Wiring,
+        mut wiring: resolve::Wiring,
         order: &[usize],
-        known: &mut BTreeMap<Digest, usize>,
+        known: &mut HashMap<Digest, usize>,
     ) {
         let mut place_of = vec![usize::MAX; arm.steps.len()]; // step of the plan, by place in the arm
+        let mut shapes: Vec<Option<StepShape>> = arm.steps.into_iter().map(Some).collect();
+        let mut names = Vec::with_capacity(order.len());
         for &here in order {
-            let shape = &arm.steps[here];
-            let inputs: Vec<Input> = wiring[here]
-                .iter()
+            let shape = shapes[here].take().expect("an order has each step once");
+            let name = shape.name.clone();
+            let inputs: Vec<Input> = std::mem::take(&mut wiring[here])
+                .into_iter()
                 .map(|wire| Input {
-                    role: wire.role.clone(),
+                    role: wire.role,
                     step: place_of[wire.step],
-                    output: wire.output.clone(),
+                    output: wire.output,
                 })
                 .collect();
             let behind = inputs.iter().map(|input| {
-                (input.role.clone(), format!("{}.{}", self.steps[input.step].key, input.output))
+                (&input.role, format!("{}.{}", self.steps[input.step].key, input.output))
             });
-            let key = identity::plan_key(shape, behind);
-            let logical = logical_id(&self.experiment, &shape.name, &arm.coordinates);
+            let key = identity::plan_key(&shape, behind);
+            let logical = logical_id(&self.experiment, &name, &arm.coordinates);
             let place = *known.entry(key).or_insert_with(|| {
                 for input in &inputs {
                     let next = self.steps.len();
                     self.steps[input.step].dependents.push(next);
                 }
                 self.steps.push(Step {
-                    shape: shape.clone(),
+                    shape,
                     source: (number, here),
-                    wanted: Vec::new(),
-                    logical: Vec::new(),
+                    wanted: Vec::with_capacity(1),
+                    logical: Vec::with_capacity(1),
                     inputs,
                     dependents: Vec::new(),
                     key,
@@ -182,10 +185,11 @@ impl Plan {
                 self.steps.len() - 1
             });
             place_of[here] = place;
-            self.steps[place].wanted.push((number, shape.name.clone()));
+            self.steps[place].wanted.push((number, name.clone()));
             self.steps[place].logical.push(logical);
-            self.names[number].insert(shape.name.clone(), place);
+            names.push((name, place));
         }
+        self.names[number].extend(names);
     }
 
     /// Puts the steps in the order of declaration, and names them.
@@ -212,7 +216,7 @@ impl Plan {
     }
 
     fn name_steps(&mut self) {
-        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut times: HashMap<&str, usize> = HashMap::with_capacity(self.steps.len());
         for step in &self.steps {
             *times.entry(step.shape.name.as_str()).or_default() += 1;
         }
@@ -248,16 +252,39 @@ impl Plan {
     /// Steps that a person may mean by `text`: a title, a name in any arm, or
     /// the name of a stage whose rounds they are.
     pub fn matching(&self, text: &str) -> Vec<usize> {
-        let pick = |test: &dyn Fn(&Step) -> bool| -> Vec<usize> {
-            (0..self.steps.len()).filter(|&step| test(&self.steps[step])).collect()
-        };
-        let tests: [&dyn Fn(&Step) -> bool; 3] = [
-            &|step| step.title == text,
-            &|step| step.wanted.iter().any(|(_, name)| name == text),
-            &|step| step.shape.base == text,
-        ];
-        tests.iter().map(|test| pick(test)).find(|found| !found.is_empty()).unwrap_or_default()
+        matching(self.steps.iter().map(Names::of), text)
     }
+}
+
+impl Names<'_> {
+    fn of(step: &Step) -> Names<'_> {
+        Names {
+            title: &step.title,
+            base: &step.shape.base,
+            names: step.wanted.iter().map(|(_, name)| name.as_str()).collect(),
+        }
+    }
+}
+
+/// What a person may call a step.
+pub struct Names<'a> {
+    /// Its title.
+    pub title: &'a str,
+    /// The stage whose round it is.
+    pub base: &'a str,
+    /// Its names in the arms.
+    pub names: Vec<&'a str>,
+}
+
+/// The numbers of the steps that a person may mean by `text`: by title, else
+/// by a name in any arm, else by the stage whose rounds they are.
+pub fn matching<'a>(steps: impl Iterator<Item = Names<'a>>, text: &str) -> Vec<usize> {
+    let mut found: [Vec<usize>; 3] = Default::default();
+    for (number, step) in steps.enumerate() {
+        let fits = [step.title == text, step.names.contains(&text), step.base == text];
+        (0..3).filter(|&how| fits[how]).for_each(|how| found[how].push(number));
+    }
+    found.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
 }
 
 /// Where a parameter was written: the value at the longest part of `path` that

@@ -11,7 +11,7 @@ use crate::{
     plan::StepShape,
 };
 use petgraph::{algo::kosaraju_scc, graph::DiGraph};
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// One resolved input.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub type Wiring = Vec<Vec<Wire>>;
 
 /// Finds what every reference means.
 pub fn wire(steps: &[StepShape], diagnostics: &mut Diagnostics) -> Wiring {
-    let names: BTreeMap<&str, usize> =
+    let names: HashMap<&str, usize> =
         steps.iter().enumerate().map(|(place, step)| (step.name.as_str(), place)).collect();
     steps
         .iter()
@@ -51,7 +51,7 @@ pub fn wire(steps: &[StepShape], diagnostics: &mut Diagnostics) -> Wiring {
 
 fn find(
     steps: &[StepShape],
-    names: &BTreeMap<&str, usize>,
+    names: &HashMap<&str, usize>,
     reader: &StepShape,
     input: &InputRef,
 ) -> Result<(usize, String), Box<Diagnostic>> {
@@ -78,7 +78,8 @@ fn find(
     }
 }
 
-fn no_step(names: &BTreeMap<&str, usize>, reader: &StepShape, input: &InputRef) -> Diagnostic {
+fn no_step(names: &HashMap<&str, usize>, reader: &StepShape, input: &InputRef) -> Diagnostic {
+    let names: BTreeSet<&str> = names.keys().copied().collect();
     let reference = input.reference.as_str();
     let (step, output) =
         reference.rsplit_once('.').map_or((reference, None), |(a, b)| (a, Some(b)));
@@ -87,12 +88,12 @@ fn no_step(names: &BTreeMap<&str, usize>, reader: &StepShape, input: &InputRef) 
         reader.base
     ))
     .at(&input.origin);
-    let near = text::nearest(reference, names.keys().copied()).map(str::to_owned).or_else(|| {
-        let near = text::nearest(step, names.keys().copied())?;
+    let near = text::nearest(reference, names.iter().copied()).map(str::to_owned).or_else(|| {
+        let near = text::nearest(step, names.iter().copied())?;
         Some(output.map_or(near.to_owned(), |output| format!("{near}.{output}")))
     });
     let later: Vec<&str> = names
-        .keys()
+        .iter()
         .copied()
         .filter(|name| name.starts_with("round1.") && name.strip_prefix("round1.") == Some(step))
         .collect();

@@ -94,6 +94,10 @@ pub struct Dialogue {
     /// Tokens read as prompts and written in making this row.
     #[serde(default)]
     pub tokens: Tokens,
+    /// Mean natural logarithm of the probability of a token of the reply, its end mark included,
+    /// where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprob: Option<f64>,
 }
 
 /// Token counts.
@@ -267,4 +271,8 @@ pub struct Outcome {
     pub correct: bool,
     /// Digest of everything that was generated for it.
     pub text: String,
+    /// Mean over its replies of their mean natural logarithm of the probability of a token, where
+    /// it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprob: Option<f64>,
 }

@@ -93,6 +93,7 @@ fn scores(modes: &[(&str, usize, usize)]) -> CollectedOutput {
                 answer: Some(i as f64),
                 correct: (*skip..skip + hits).contains(&i),
                 text: "00ff".to_owned(),
+                logprob: None,
             })
             .collect(),
     };

@@ -63,15 +63,17 @@ pub type Listener<'a> = &'a (dyn Fn(Progress) + Sync);
 impl Attempt<'_> {
     /// Runs the step, or takes over what another process makes of it.
     ///
-    /// `waiting` hears who is waited for.
+    /// `waiting` hears who is waited for, `worked` when there is nothing left
+    /// to do but to store what was made.
     pub fn run(
         self,
         store: &Store,
         executor: &dyn Executor,
         waiting: &dyn Fn(String),
         listener: Listener<'_>,
+        worked: &dyn Fn(),
     ) -> Ended {
-        match self.try_run(store, executor, waiting, listener) {
+        match self.try_run(store, executor, waiting, listener, worked) {
             Ok(ended) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -83,6 +85,7 @@ impl Attempt<'_> {
         executor: &dyn Executor,
         waiting: &dyn Fn(String),
         listener: Listener<'_>,
+        worked: &dyn Fn(),
     ) -> Outcome<Ended> {
         let _lock = self.lock(store, waiting)?;
         match store.look_up(&self.key, self.verify)? {
@@ -118,6 +121,7 @@ impl Attempt<'_> {
             fs::remove_folder(&folder)?;
             return Err(failure);
         }
+        worked();
         let outputs = self.take_in(store, &work)?;
         let said = work.said().clone();
         let record = ActionRecord {

@@ -1,5 +1,6 @@
 //! A run from its first step to its last: the loop that judges what is ready,
-//! starts what must run in threads, and settles what ended.
+//! starts what must run in threads, and settles what ended. A step that only
+//! stores what it made leaves its place to the next one.
 //!
 //! Only this thread changes states, history and journal.
 
@@ -7,7 +8,12 @@ use crate::{
     base::failure::{Doing, Failure, Outcome},
     host::signal::StopFlag,
     plan::Plan,
-    runner::{event::Observer, executor::Executor, state::State, turn::Run},
+    runner::{
+        event::Observer,
+        executor::Executor,
+        state::State,
+        turn::{Message, Run},
+    },
     stages::kind::Ready,
     store::{Store, history::History, record::ActionRecord},
 };
@@ -82,12 +88,17 @@ pub fn drive(drive: Drive<'_>) -> Outcome<Finished> {
             while run.may_start() {
                 run.start(scope)?;
             }
-            if run.running == 0 {
+            if run.open == 0 {
                 return Ok(());
             }
-            let (step, ended) = receiver.recv().doing(|| "waiting for a step".to_owned())?;
-            run.running -= 1;
-            run.end(step, ended, history)?;
+            match receiver.recv().doing(|| "waiting for a step".to_owned())? {
+                Message::Worked => run.running -= 1,
+                Message::Ended(step, ended, left) => {
+                    run.open -= 1;
+                    run.running -= usize::from(!left);
+                    run.end(step, ended, history)?;
+                }
+            }
         }
     })?;
     run.close()?;

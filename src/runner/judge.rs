@@ -46,7 +46,7 @@ impl Judge<'_> {
     ) -> Outcome<Verdict> {
         let planned = &self.plan.steps[step];
         let inputs = planned.inputs.iter();
-        let inputs = inputs.map(|input| (input.role.clone(), made(input.step, &input.output)));
+        let inputs = inputs.map(|input| (&input.role, made(input.step, &input.output)));
         let identity = identity::text(&planned.shape, inputs);
         let key = identity::action_key(&identity);
         let found = match self.store {

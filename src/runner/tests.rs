@@ -99,7 +99,7 @@ fn go(folder: &Path, lines: &[Line], keep_going: bool, stop: &StopFlag) -> (Fini
     let ready = |(_, _, body): &Line| Ready {
         stage: Arc::new(Closure(body.clone())),
         seed: Seed(1),
-        device: "cpu".to_owned(),
+        device: "cpu".into(),
     };
     let stages: Vec<Ready> = lines.iter().map(ready).collect();
     let store = Store::open(folder).unwrap();
@@ -133,7 +133,9 @@ fn the_longest_way_goes_first() {
         &[("short", &[], write("a")), ("long", &[], write("b")), ("longer", &["long"], write("c"))];
     let (finished, log) = go(folder.path(), lines, false, &StopFlag::default());
     assert_eq!(finished.states, [State::Done; 3]);
-    assert_eq!(log, ["start 1", "done 1", "start 0", "done 0", "start 2", "done 2"]);
+    // One is stored while the next one works, so only starts have an order.
+    let starts: Vec<&String> = log.iter().filter(|word| word.starts_with("start")).collect();
+    assert_eq!(starts, ["start 1", "start 0", "start 2"]);
 }
 
 #[test]

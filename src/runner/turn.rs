@@ -28,6 +28,7 @@ use crate::{
     },
 };
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::{BTreeSet, VecDeque},
     sync::mpsc,
@@ -35,8 +36,19 @@ use std::{
     time::Instant,
 };
 
-/// A step and what came of it.
-pub(super) type Message = (usize, Ended);
+/// What the thread of a step says.
+pub(super) enum Message {
+    /// Its stage has done its work; what it made is being stored.
+    Worked,
+    /// It is over, and this came of it; the flag says that it left its place
+    /// before.
+    Ended(usize, Ended, bool),
+}
+
+/// Steps that may be storing what they made beside those that work. Storing
+/// mostly waits for the disk, and many waits together take hardly longer than
+/// one: the file system writes them in one go.
+const STORING: usize = 64;
 
 /// A run that goes on.
 pub(super) struct Run<'a> {
@@ -57,7 +69,10 @@ pub(super) struct Run<'a> {
     pub(super) records: Vec<Option<Box<ActionRecord>>>,
     pub(super) failures: Vec<(usize, Failure)>,
     started: Vec<Option<Instant>>,
+    /// Stages that work now, each with a place of its own.
     pub(super) running: usize,
+    /// Steps that were started and have not ended.
+    pub(super) open: usize,
     pub(super) journal: Journal,
     sender: mpsc::Sender<Message>,
 }
@@ -89,6 +104,7 @@ impl<'a> Run<'a> {
             failures: Vec::new(),
             started: vec![None; n],
             running: 0,
+            open: 0,
             journal: Journal::new(drive.store),
             sender,
         }
@@ -136,6 +152,7 @@ impl<'a> Run<'a> {
         wanted
             && !self.queue.is_empty()
             && self.running < self.options.jobs
+            && self.open < self.options.jobs + STORING
             && !self.stop.is_raised()
     }
 
@@ -154,6 +171,7 @@ impl<'a> Run<'a> {
         self.states.set(step, State::Running);
         self.started[step] = Some(Instant::now());
         self.running += 1;
+        self.open += 1;
         // Steps that run or could run now share the cores.
         let sharers = (self.running + self.queue.len()).min(self.options.jobs);
         let Ready { stage, seed, device } = &self.stages[step];
@@ -164,7 +182,7 @@ impl<'a> Run<'a> {
             key,
             inputs: self.inputs(step),
             seed: *seed,
-            device: device.clone(),
+            device: device.to_string(),
             threads: (clock::cores() / sharers).max(1),
             run: self.journal.id().to_owned(),
             verify: self.options.verify,
@@ -178,9 +196,14 @@ impl<'a> Run<'a> {
             .spawn_scoped(scope, move || {
                 let waiting = |holder| observer.hear(&Event::Waiting { step, holder });
                 let listener = |progress| observer.hear(&Event::Progress { step, progress });
-                let ended = attempt.run(store, executor, &waiting, &listener);
                 // The loop listens until the last step has ended.
-                let _ = sender.send((step, ended));
+                let told = Cell::new(false);
+                let worked = || {
+                    told.set(true);
+                    let _ = sender.send(Message::Worked);
+                };
+                let ended = attempt.run(store, executor, &waiting, &listener, &worked);
+                let _ = sender.send(Message::Ended(step, ended, told.get()));
             })
             .doing(|| "starting a thread".to_owned())?;
         Ok(())

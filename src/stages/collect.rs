@@ -126,6 +126,7 @@ impl Collect {
             sampling: sampled_at(self.temperature, self.top_k, self.top_p),
             max_tokens: self.max_tokens as usize,
             stop: None,
+            logprob: false,
             batch: BATCH,
         };
         let said = Speaker::new(work)?.ask("answers", &prompts, work.seed(), &manner)?;
@@ -137,6 +138,7 @@ impl Collect {
             verdict: None,
             refined: None,
             tokens: said.tokens,
+            logprob: said.logprob,
         };
         Ok(problems.into_iter().zip(said).map(dialogue).collect())
     }

@@ -63,6 +63,9 @@ spec! {
         max_tokens: u64 = 16,
         /// Most tokens of a feedback.
         feedback_tokens: u64 = 64,
+        /// Whether to keep, for every problem, the mean natural logarithm of the probability of a
+        /// token of its replies, before temperature and choice of the likeliest.
+        logprobs: bool = false,
     }
 }
 
@@ -105,6 +108,9 @@ impl Stage for Evaluate {
         let mut tokens = Tokens::default();
         greedy.iter().chain(&sampled).for_each(|d| tokens += d.tokens);
         work.metric("generated-tokens", tokens.written as f64);
+        if let Some(mean) = speaking::mean_logprob(greedy.iter().map(|d| &d.logprob)) {
+            work.metric("mean-logprob", mean);
+        }
         let scores = Scores { dataset: self.dataset.clone(), modes, feedback, tokens };
         work.output("scores").write_json("scores.json", &scores)?;
         let out = work.output("dialogues");
@@ -146,13 +152,15 @@ impl Exam<'_> {
             sampling,
             max_tokens: self.spec.max_tokens as usize,
             stop: None,
+            logprob: false,
             batch: BATCH,
         };
         let ask = |what: &str, prompts: &[Prompt], manner: &Manner| -> Result<Vec<Said>> {
             let topic = format!("{topic} {what}");
             self.speaker.ask(&topic, prompts, seed.derive(what), manner)
         };
-        let replies = ask("replies", &prompts, &reply(sampling))?;
+        let manner = Manner { logprob: self.spec.logprobs, ..reply(sampling) };
+        let replies = ask("replies", &prompts, &manner)?;
         let mut dialogues: Vec<Dialogue> = repeated
             .into_iter()
             .zip(replies)
@@ -163,6 +171,7 @@ impl Exam<'_> {
                 verdict: None,
                 refined: None,
                 tokens: said.tokens,
+                logprob: said.logprob,
             })
             .collect();
         if !refine {
@@ -235,6 +244,7 @@ impl Exam<'_> {
             answer,
             correct: answer::is_equal(answer, problem.gold),
             text: text.finish().short(),
+            logprob: speaking::mean_logprob(dialogues.iter().map(|d| &d.logprob)),
         }
     }
 }

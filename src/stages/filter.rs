@@ -126,6 +126,7 @@ impl Filter {
                     sampling: Sampling::at(self.temperature),
                     max_tokens: 16,
                     stop: None,
+                    logprob: false,
                     batch: BATCH,
                 };
                 speaker.ask("second refinements", &prompts, work.seed().derive("again"), &manner)?
@@ -170,5 +171,5 @@ impl Filter {
 }
 
 fn silence() -> Said {
-    Said { text: String::new(), tokens: Tokens::default(), cut: false }
+    Said { text: String::new(), tokens: Tokens::default(), logprob: None, cut: false }
 }

@@ -31,6 +31,9 @@ spec! {
         top_p: f64 = 1.0,
         /// Most tokens of a reply.
         max_tokens: u64 = 16,
+        /// Whether to keep, for every reply, the mean natural logarithm of the probability of its
+        /// tokens, before temperature and choice of the likeliest.
+        logprobs: bool = false,
     }
 }
 
@@ -59,10 +62,14 @@ impl Stage for Generate {
             sampling: sampled_at(self.temperature, self.top_k, self.top_p),
             max_tokens: self.max_tokens as usize,
             stop: None,
+            logprob: self.logprobs,
             batch: BATCH,
         };
         let replies = speaker.ask("replies", &prompts, work.seed(), &manner)?;
         work.metric("generated-tokens", speaking::total(&replies).written as f64);
+        if let Some(mean) = speaking::mean_logprob(replies.iter().map(|said| &said.logprob)) {
+            work.metric("mean-logprob", mean);
+        }
         let dialogues: Vec<Dialogue> = problems
             .into_iter()
             .zip(replies)
@@ -73,6 +80,7 @@ impl Stage for Generate {
                 verdict: None,
                 refined: None,
                 tokens: reply.tokens,
+                logprob: reply.logprob,
             })
             .collect();
         work.output("dialogues").write_rows("dialogues.jsonl", &dialogues)

@@ -37,6 +37,11 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// What it needs of the machine, as far as its table says.
+    fn needs(&self) -> Option<String> {
+        None
+    }
+
     /// The same stage and its identity, with the digest of what it takes from
     /// outside the store; none where it takes nothing or the digest is given.
     ///
@@ -121,8 +126,8 @@ pub struct Ready {
     pub stage: Arc<dyn Stage>,
     /// Its seed.
     pub seed: Seed,
-    /// The device as asked for.
-    pub device: String,
+    /// The device as asked for, and its precision.
+    pub device: Arc<str>,
 }
 
 /// The typed steps of all arms.
@@ -131,6 +136,10 @@ pub struct Resolved {
     pub arms: Vec<ArmShape>,
     /// What runs for each step of each arm, in the same order.
     pub stages: Vec<Vec<Ready>>,
+    /// The class of arithmetic of each device that a step uses.
+    pub classes: BTreeMap<String, String>,
+    /// Whether any step takes something from outside the store.
+    pub looked_outside: bool,
 }
 
 /// Gives the class of arithmetic of a device.
@@ -151,10 +160,16 @@ pub fn resolve(
     world: Option<Numerics>,
 ) -> Outcome<(Resolved, Diagnostics)> {
     let mut found = Diagnostics::default();
-    let mut resolved = Resolved { arms: Vec::new(), stages: Vec::new() };
+    let mut resolved = Resolved {
+        arms: Vec::new(),
+        stages: Vec::new(),
+        classes: BTreeMap::new(),
+        looked_outside: false,
+    };
     let mut classes: BTreeMap<String, String> = BTreeMap::new();
     for arm in arms {
-        let device = device.or(arm.head.device.as_deref()).unwrap_or("auto");
+        let asked = device.or(arm.head.device.as_deref()).unwrap_or("auto");
+        let device: Arc<str> = arm.head.on(asked).into();
         let mut cx = arm.reading();
         let (mut steps, mut stages) = (Vec::new(), Vec::new());
         for declared in &arm.steps {
@@ -163,32 +178,34 @@ pub fn resolve(
             let Some(kind) = kinds.iter().find(is_meant) else { continue };
             let Some(mut parsed) = arm.read(declared, &mut cx, kind.parse) else { continue };
             if let Some(numerics) = world {
-                if parsed.stage.needs_device() && !classes.contains_key(device) {
-                    classes.insert(device.to_owned(), numerics(device)?);
+                if parsed.stage.needs_device() && !classes.contains_key(&*device) {
+                    classes.insert(device.to_string(), numerics(&device)?);
                 }
                 let pinned = parsed.stage.pinned().map_err(|mut failure| {
                     failure.what = format!("step `{}`: {}", declared.name, failure.what);
                     failure
                 })?;
                 if let Some((stage, identity)) = pinned {
+                    resolved.looked_outside = true;
                     (parsed.stage, parsed.identity) = (stage, identity);
                 }
             }
             let seed = arm.seed.derive(kind.name).at(declared.round.unwrap_or(0).into());
-            steps.push(shape(kind, declared, &parsed, seed, classes.get(device)));
-            stages.push(Ready { stage: parsed.stage, seed, device: device.to_owned() });
+            stages.push(Ready { stage: parsed.stage.clone(), seed, device: device.clone() });
+            steps.push(shape(kind, declared, parsed, seed, classes.get(&*device)));
         }
         found.extend(cx.finish());
         resolved.arms.push(ArmShape { coordinates: arm.coords.clone(), steps });
         resolved.stages.push(stages);
     }
+    resolved.classes = classes;
     Ok((resolved, found))
 }
 
 fn shape(
     kind: &Kind,
     declared: &Declared,
-    parsed: &Parsed,
+    parsed: Parsed,
     seed: Seed,
     class: Option<&String>,
 ) -> StepShape {
@@ -199,9 +216,9 @@ fn shape(
         section: declared.section.to_owned(),
         kind: kind.name.to_owned(),
         version: kind.version,
-        inputs: parsed.inputs.clone(),
+        inputs: parsed.inputs,
         outputs: parsed.stage.outputs(),
-        parameters: parsed.identity.clone(),
+        parameters: parsed.identity,
         seed: kind.seeded.then_some(seed.0),
         numerics: class.filter(|_| parsed.stage.needs_device()).cloned(),
         table: declared.table.clone(),

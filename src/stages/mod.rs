@@ -4,6 +4,7 @@
 pub mod kind;
 pub mod work;
 
+mod fitting;
 mod formats;
 mod low_rank;
 mod speaking;
@@ -26,6 +27,7 @@ pub mod train;
 pub mod word_problems;
 
 use crate::base::failure::Outcome;
+use crate::engine::ops::Precision;
 use crate::inference::local::open_device;
 use crate::manifest::ResourceInfo;
 use kind::Kind;
@@ -73,5 +75,9 @@ pub fn numerics(device: &str) -> Outcome<String> {
 pub fn device_name(device: &str) -> Outcome<String> {
     let opened = open_device(device)?;
     let passed = opened.rejected.iter().map(|(name, why)| format!("; not {name}: {why}"));
-    Ok(format!("{}{}", opened.name, passed.collect::<String>()))
+    let rounded = match opened.precision {
+        Precision::F32 => String::new(),
+        precision => format!(", matrix products in {precision}"),
+    };
+    Ok(format!("{}{rounded}{}", opened.name, passed.collect::<String>()))
 }

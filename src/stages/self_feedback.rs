@@ -66,6 +66,7 @@ pub(super) fn feedback_manner(protocol: &Protocol, temperature: f64, max_tokens:
         sampling: Sampling::at(temperature),
         max_tokens: max_tokens as usize,
         stop: protocol.feedback_stop(),
+        logprob: false,
         batch: BATCH,
     }
 }

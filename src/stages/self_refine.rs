@@ -55,6 +55,7 @@ impl Stage for SelfRefine {
             sampling: Sampling::at(self.temperature),
             max_tokens: self.max_tokens as usize,
             stop: None,
+            logprob: false,
             batch: BATCH,
         };
         let said = speaker.ask("refined", &prompts, work.seed(), &manner)?;

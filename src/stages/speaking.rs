@@ -44,18 +44,20 @@ pub(super) struct Said {
     pub(super) text: String,
     /// Tokens read and written.
     pub(super) tokens: Tokens,
+    /// Mean natural logarithm of the probability of a token written, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) logprob: Option<f64>,
     /// Whether it was cut off.
     pub(super) cut: bool,
 }
 
 /// Loads a checkpoint onto the device of this work.
-pub(super) fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
-    let opened = open_device(work.device())?;
+fn load(work: &Work, model: &Artifact) -> Outcome<Local> {
     Local::load(
         &model.read("config.json")?,
-        &model.read("model.safetensors")?,
+        &model.file("model.safetensors")?,
         &tokenizer_files(model)?,
-        &opened.device,
+        &open_device(work.device())?,
     )
 }
 
@@ -98,8 +100,8 @@ impl<'a> Speaker<'a> {
             .collect();
         let mut finished = prompts.len() - missing.len();
         let mut keep = |utterance: Utterance| -> Outcome<()> {
-            let Utterance { index, text, tokens, cut } = utterance;
-            memo.put(&index.to_string(), &Said { text, tokens, cut })?;
+            let Utterance { index, text, tokens, logprob, cut } = utterance;
+            memo.put(&index.to_string(), &Said { text, tokens, logprob, cut })?;
             finished += 1;
             self.work.progress(finished as u64, prompts.len() as u64, "records", topic);
             self.work.check()
@@ -119,4 +121,10 @@ pub(super) fn total(said: &[Said]) -> Tokens {
     let mut tokens = Tokens::default();
     said.iter().for_each(|s| tokens += s.tokens);
     tokens
+}
+
+/// Mean of the replies' mean log-probabilities, where they have any.
+pub(super) fn mean_logprob<'a>(said: impl IntoIterator<Item = &'a Option<f64>>) -> Option<f64> {
+    let all: Vec<f64> = said.into_iter().copied().flatten().collect();
+    (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }

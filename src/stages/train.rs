@@ -13,16 +13,20 @@ use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::base::text;
-use crate::engine::batch::{Order, Sequence};
+use crate::engine::batch::{Order, Pieces, Sequence};
+use crate::engine::config::LlamaConfig;
+use crate::engine::device::Opened;
 use crate::engine::model::Llama;
+use crate::engine::ops::Precision;
 use crate::engine::optimizer::{AdamW, Schedule};
 use crate::engine::tokenizer::{Files, Tokenizer};
 use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
 use crate::engine::{self, weights};
-use crate::inference::local::open_device;
+use crate::inference::local::{open_device, sizes};
 use crate::inference::prompting::sequence;
 use crate::record::{AdapterLog, Example, Overlong, TextNotes, TrainLog};
 use crate::stages::architecture::Architecture;
+use crate::stages::fitting::{self, Outlook, TooLarge};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
@@ -85,6 +89,9 @@ spec! {
         /// Parts that a step is computed in, one after another: less memory, the same loss. Every
         /// token of the step counts the same, in whichever part it is.
         accumulate: u64 = 1,
+        /// Instead of `accumulate`: most tokens of a part. The sequences of a step are packed by
+        /// length, the longest first, into as few parts as that takes; 0 does not.
+        part_tokens: u64 = 0,
         /// Whether each block is computed twice, so that the activations of one only are held: less
         /// memory, more time, the same gradients.
         recompute: bool = false,
@@ -118,6 +125,9 @@ spec! {
         /// Seconds between checkpoints.
         #[exec]
         checkpoint_seconds: f64 = 15.0,
+        /// What becomes of the training when it seems to need more memory than is free.
+        #[exec]
+        too_large: TooLarge = TooLarge::Refuse,
     }
 }
 
@@ -143,6 +153,8 @@ fn one_start(train: &Train, node: &Node, cx: &mut Reading) {
         cx.error(&node.origin, "`batch` must be at least 1");
     } else if train.accumulate == 0 || train.accumulate > train.batch {
         cx.error(&node.origin, "`accumulate` cuts a batch: it is from 1 to `batch`");
+    } else if train.accumulate > 1 && train.part_tokens > 0 {
+        cx.error(&node.origin, "either `accumulate` or `part-tokens` cuts a batch");
     }
     if train.data.iter().any(|share| !(0.0..=f64::from(f32::MAX)).contains(&share.weight)) {
         cx.error(&node.origin, "a `weight` in `data` is below 0 or beyond all measure");
@@ -155,9 +167,9 @@ fn one_start(train: &Train, node: &Node, cx: &mut Reading) {
     }
 }
 
-/// Where a training starts.
+/// Where a training starts, before its weights are there.
 struct Start {
-    model: Llama,
+    config: LlamaConfig,
     tokenizer: Tokenizer,
     tokenizer_files: Files,
     /// Totals of the trainings behind it: steps, tokens.
@@ -178,19 +190,23 @@ impl Stage for Train {
         true
     }
 
+    fn needs(&self) -> Option<String> {
+        fitting::at_most(self.model.as_ref()?, self.batch, self.pieces(), self.recompute)
+    }
+
     fn run(&self, work: &Work) -> Outcome<()> {
-        let Start { model, tokenizer, tokenizer_files, behind } = self.start(work)?;
-        let config = model.config().clone();
+        let opened = open_device(work.device())?;
+        let Start { config, tokenizer, tokenizer_files, behind } = self.start(work)?;
         let texts = self.texts(work, &tokenizer, config.max_position_embeddings)?;
         let steps = self.steps(work, texts.seen.len())?;
         let adapters = match &self.lora {
-            Some(lora) => Some(lora.adapters(work, &config, &model.device())?),
+            Some(lora) => Some(lora.adapters(work, &config, &opened.device)?),
             None => None,
         };
         let training = Training {
             optimizer: self.optimizer(),
             batch: self.batch as usize,
-            accumulate: self.accumulate as usize,
+            pieces: self.pieces(),
             recompute: self.recompute,
             adapters,
             steps,
@@ -201,7 +217,10 @@ impl Stage for Train {
             seed: work.seed().derive("order"),
             dropout: work.seed().derive("dropout"),
         };
-        let resume = work.load_checkpoint()?;
+        let outlook = Outlook::of(&config, &training, &opened, &texts.seen);
+        if self.too_large == TooLarge::Refuse {
+            outlook.check(&opened)?;
+        }
         let mut watch = Watch {
             work,
             total: training.steps,
@@ -210,8 +229,12 @@ impl Stage for Train {
             names: &texts.names,
         };
         let Trained { model, adapters, progress } = engine::on_threads(work.threads(), || {
+            work.progress(0, training.steps, "steps", &outlook.words(&opened));
             let texts = Texts { seen: &texts.seen, held_out: &texts.held_out };
-            train(model, texts, &training, resume, &mut watch)
+            outlook.guard(&opened, || {
+                let model = self.model(work, &config, &opened)?;
+                train(model, texts, &training, work.load_checkpoint()?, &mut watch)
+            })
         })?;
         let log = TrainLog {
             steps: progress.step,
@@ -239,7 +262,7 @@ impl Stage for Train {
         }
         let out = work.output("model");
         out.write_json("config.json", model.config())?;
-        out.write("model.safetensors", &weights::save(&model)?)?;
+        weights::write(&model, &out.path().join("model.safetensors"))?;
         for (name, bytes) in &tokenizer_files {
             out.write(name, bytes)?;
         }
@@ -250,24 +273,43 @@ impl Stage for Train {
 impl Train {
     fn start(&self, work: &Work) -> Outcome<Start> {
         if let Some(artifact) = work.optional_input("start") {
-            let local = speaking::load(work, artifact)?;
+            let tokenizer_files = speaking::tokenizer_files(artifact)?;
+            let (config, tokenizer) = sizes(&artifact.read("config.json")?, &tokenizer_files)?;
             let log: TrainLog = artifact.json("train.json")?;
-            return Ok(Start {
-                model: local.model().clone(),
-                tokenizer: local.tokenizer().clone(),
-                tokenizer_files: speaking::tokenizer_files(artifact)?,
-                behind: (log.steps_total, log.tokens_total),
-            });
+            let behind = (log.steps_total, log.tokens_total);
+            return Ok(Start { config, tokenizer, tokenizer_files, behind });
         }
-        let architecture =
-            self.model.as_ref().ok_or_else(|| Failure::bug("a start from nothing has no shape"))?;
         let tokenizer_files = speaking::tokenizer_files(work.input("tokenizer")?)?;
         let tokenizer = Tokenizer::from_files(&tokenizer_files)?;
-        let config = architecture.config(tokenizer.size()).map_err(Failure::input)?;
-        let device = open_device(work.device())?.device;
-        let seed = work.seed().derive("init");
-        let model = Llama::random(config, architecture.init_std, seed, &device);
-        Ok(Start { model, tokenizer, tokenizer_files, behind: (0, 0) })
+        let config = self.shape()?.config(tokenizer.size()).map_err(Failure::input)?;
+        Ok(Start { config, tokenizer, tokenizer_files, behind: (0, 0) })
+    }
+
+    fn shape(&self) -> Outcome<&Use<Architecture>> {
+        self.model.as_ref().ok_or_else(|| Failure::bug("a start from nothing has no shape"))
+    }
+
+    /// The model that it starts with.
+    fn model(&self, work: &Work, config: &LlamaConfig, opened: &Opened) -> Outcome<Llama> {
+        let (config, device) = (config.clone(), &opened.device);
+        let model = match work.optional_input("start") {
+            Some(artifact) => {
+                let weights = artifact.file("model.safetensors")?;
+                weights::read(config, &weights, device, Precision::F32)?
+            }
+            None => {
+                let seed = work.seed().derive("init");
+                Llama::random(config, self.shape()?.init_std, seed, device)
+            }
+        };
+        Ok(model.computing_in(opened.precision))
+    }
+
+    fn pieces(&self) -> Pieces {
+        match self.part_tokens {
+            0 => Pieces::Count(self.accumulate as usize),
+            tokens => Pieces::Tokens(tokens as usize),
+        }
     }
 
     fn optimizer(&self) -> AdamW {

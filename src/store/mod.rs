@@ -10,6 +10,7 @@
 //! | `locks/` | one lock file per action, never removed |
 //! | `replies/` | what other programs' models said, by what they were asked |
 //! | `reports/` | what the files of each report were made of |
+//! | `standings/` | which manifests had all their steps stored, and by what that was seen |
 //! | `tmp/` | files in the making |
 //! | `quarantine/` | what did not match its digest |
 //!
@@ -25,6 +26,7 @@ pub mod partial;
 pub mod record;
 pub mod replies;
 pub mod stamp;
+pub mod standing;
 
 use crate::{
     base::{
@@ -37,7 +39,10 @@ use crate::{
     },
     store::record::{ActionRecord, Output, StoredFile},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// Version of the layout that this program writes.
 pub const VERSION: u32 = 1;
@@ -114,13 +119,22 @@ impl Store {
 
     /// Path of an object.
     pub fn object(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.root.join("objects").join(&name[..2]).join(name)
+        self.shelved("/objects/", digest, "")
     }
 
     fn record_path(&self, key: &Digest) -> PathBuf {
-        let name = key.to_string();
-        self.root.join("actions").join(&name[..2]).join(format!("{name}.json"))
+        self.shelved("/actions/", key, ".json")
+    }
+
+    /// A file on one of the 256 shelves of a folder.
+    fn shelved(&self, folder: &str, digest: &Digest, ending: &str) -> PathBuf {
+        let (name, root) = (digest.to_string(), self.root.as_os_str());
+        let mut path = OsString::with_capacity(root.len() + folder.len() + name.len() + 8);
+        path.push(root);
+        for part in [folder, &name[..2], "/", &name, ending] {
+            path.push(part);
+        }
+        path.into()
     }
 
     /// Folder of what an unfinished action may go on from.

@@ -4,7 +4,7 @@
 use crate::{
     base::{
         failure::{Doing, Failure, Outcome},
-        hash::Digest,
+        hash::{Digest, Hasher},
     },
     host::fs,
     store::lines::Lines,
@@ -12,6 +12,8 @@ use crate::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{BufRead, BufReader, Read},
     path::Path,
 };
 
@@ -97,17 +99,19 @@ struct Head {
 /// When the disk refuses; the earlier ones are then still there.
 pub fn save_checkpoint(folder: &Path, parts: &BTreeMap<String, Vec<u8>>) -> Outcome<()> {
     fs::create_folder(folder)?;
-    let body: Vec<u8> = parts.values().flatten().copied().collect();
+    let mut hasher = Hasher::blob();
+    parts.values().for_each(|bytes| hasher.update(bytes));
     let head = Head {
         parts: parts.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect(),
-        digest: Digest::of_blob(&body),
+        digest: hasher.finish(),
     };
-    let mut bytes = serde_json::to_vec(&head).expect("names and sizes are JSON");
-    bytes.push(b'\n');
-    bytes.extend_from_slice(&body);
+    let mut first = serde_json::to_vec(&head).expect("names and sizes are JSON");
+    first.push(b'\n');
+    // A training's state is large: it is never in memory a second time.
+    let mut pieces = std::iter::once(&first).chain(parts.values()).map(Vec::as_slice);
     let numbers = checkpoints(folder)?;
     let number = numbers.last().map_or(0, |last| last + 1);
-    fs::write_atomic(&file(folder, number), &folder.join("checkpoint.tmp"), &bytes)?;
+    fs::write_pieces(&file(folder, number), &folder.join("checkpoint.tmp"), &mut pieces)?;
     for old in numbers.iter().rev().skip(1) {
         let path = file(folder, *old);
         std::fs::remove_file(&path).doing(|| format!("removing `{}`", path.display()))?;
@@ -121,28 +125,32 @@ pub fn save_checkpoint(folder: &Path, parts: &BTreeMap<String, Vec<u8>>) -> Outc
 /// When the disk refuses.
 pub fn load_checkpoint(folder: &Path) -> Outcome<Option<BTreeMap<String, Vec<u8>>>> {
     for number in checkpoints(folder)?.into_iter().rev() {
-        let bytes = fs::read(&file(folder, number))?.unwrap_or_default();
-        if let Some(parts) = decode(&bytes) {
+        let path = file(folder, number);
+        let opened = File::open(&path).doing(|| format!("reading `{}`", path.display()))?;
+        if let Some(parts) = decode(BufReader::new(opened)) {
             return Ok(Some(parts));
         }
     }
     Ok(None)
 }
 
-fn decode(bytes: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
-    let end = bytes.iter().position(|&byte| byte == b'\n')?;
-    let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
-    let mut body = &bytes[end + 1..];
-    if Digest::of_blob(body) != head.digest {
-        return None;
-    }
-    let mut parts = BTreeMap::new();
+/// The parts of a checkpoint that is whole.
+fn decode(mut from: impl BufRead) -> Option<BTreeMap<String, Vec<u8>>> {
+    let mut first = Vec::new();
+    from.read_until(b'\n', &mut first).ok()?;
+    let head: Head = serde_json::from_slice(first.strip_suffix(b"\n")?).ok()?;
+    let (mut parts, mut hasher) = (BTreeMap::new(), Hasher::blob());
     for (name, size) in head.parts {
-        let (part, rest) = body.split_at_checked(usize::try_from(size).ok()?)?;
-        parts.insert(name, part.to_vec());
-        body = rest;
+        let mut part = Vec::new();
+        from.by_ref().take(size).read_to_end(&mut part).ok()?;
+        if part.len() as u64 != size {
+            return None;
+        }
+        hasher.update(&part);
+        parts.insert(name, part);
     }
-    Some(parts)
+    let at_end = from.fill_buf().ok()?.is_empty();
+    (at_end && hasher.finish() == head.digest).then_some(parts)
 }
 
 fn checkpoints(folder: &Path) -> Outcome<Vec<u64>> {

@@ -124,7 +124,9 @@ fn models_go_out_whole_and_come_in_again() {
     assert!(again.code == 4 && again.err.contains("nothing is ever overwritten"), "{}", again.err);
     assert_eq!(crate::space::list(&space.path("out")), before);
     assert!(export("words", "x").err.contains("no output that is a model"));
-    assert!(export("tuned.log", "x").err.contains("it makes `model`"));
+    assert!(export("tuned.lag", "x").err.contains("no output `lag`"));
+    assert!(export("score", "x").err.contains("it makes `scores`"));
+    assert!(export("tuned.log", "log").ok().err.contains("`log` holds `tuned.log`: `train"));
     assert!(export("tunned", "x").err.contains("did you mean `tuned`?"));
 
     // What went out comes in as the same model: a training from it is known already.

@@ -1,7 +1,7 @@
-//! Whether a device keeps its word: it has to compute one small product, and a
-//! panic on the way is only an answer. It knows no backend.
+//! Whether a device keeps its word, and how fast: it has to compute a small
+//! product, and a panic on the way is only an answer. It knows no backend.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
 use burn::tensor::{Device, Tensor, TensorData};
@@ -16,6 +16,27 @@ pub(in crate::engine) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) ->
             .to_string())
     });
     answer.map_err(|text| brief(&text))
+}
+
+/// Runs `work`; `None` when a device ran out of memory on the way, which the
+/// libraries below tell by a panic. Any other panic goes on.
+pub fn within_memory<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        match text.or_else(|| panic.downcast_ref::<&str>().copied()) {
+            Some(text) if tells_of_memory(text) => Err(brief(text)),
+            _ => resume_unwind(panic),
+        }
+    })
+}
+
+/// Whether a message says that there is no memory left, in the words of the
+/// allocators of burn's backends and of the drivers below them.
+fn tells_of_memory(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let words =
+        ["out of memory", "outofmemory", "out_of_memory", "buffertoobig", "memory allocation"];
+    words.iter().any(|word| text.contains(word))
 }
 
 /// The beginning of a message of the libraries below, which may go on for
@@ -66,6 +87,24 @@ mod tests {
     #[test]
     fn processor_calculates() {
         assert_eq!(calculates(&Device::flex()), Ok(()));
+    }
+
+    #[test]
+    fn a_panic_for_want_of_memory_is_told_from_others() {
+        for text in [
+            "called `Result::unwrap()` on an `Err` value: OutOfMemory { requested: 5 }",
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "Can't allocate buffer of size: BufferTooBig { size: 7 }",
+        ] {
+            assert_eq!(within_memory(|| panic!("{text}")).map(|()| 1), Err(text.to_owned()));
+        }
+        assert_eq!(within_memory(|| 3), Ok(3));
+        let other = || within_memory::<()>(|| panic!("index out of bounds"));
+        let goes_on = guarded(|| {
+            other()?;
+            Ok(())
+        });
+        assert_eq!(goes_on, Err("index out of bounds".to_owned()));
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub(super) fn find(index: usize) -> Found {
     Ok((device, format!("cuda:{index} {name}")))
 }
 
+/// Bytes that are free on a card.
+pub(super) fn free_memory(index: usize) -> Option<u64> {
+    let asked = guarded(|| {
+        let card = cudarc::driver::CudaContext::new(index).map_err(|error| error.to_string())?;
+        card.mem_get_info().map_err(|error| error.to_string())
+    });
+    asked.ok().map(|(free, _)| free as u64)
+}
+
 fn cards() -> Result<usize, String> {
     #[expect(
         unsafe_code,

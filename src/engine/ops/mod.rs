@@ -7,14 +7,22 @@
 //!
 //! Rows are tokens of several documents one after another ("packed"): nothing
 //! is padded, and attention never crosses a document's bounds.
+//!
+//! Tensors are f32; a [`Precision`] says what matrix products round to. In
+//! anything but f32 these are the plain compositions on every device, so that
+//! the processor computes what a graphics card is asked to.
 
 mod cpu;
 mod fused;
+mod product;
 pub(in crate::engine) mod reference;
 mod simd;
 
-use burn::tensor::{Device, Tensor};
+pub use product::Precision;
+
+use burn::tensor::{DType, Device, Tensor};
 use fused::FusedOps;
+use product::admit;
 use std::sync::Arc;
 
 /// How many attention heads of which width.
@@ -123,6 +131,8 @@ pub struct AttentionPlan {
     pub positions: Arc<[u32]>,
     /// Rotary table.
     pub rope: RopeTable,
+    /// Of the products with keys and with values.
+    pub precision: Precision,
 }
 
 /// Numbers of one AdamW step.
@@ -162,12 +172,19 @@ fn is_cpu(x: &Tensor<2>) -> bool {
     x.device() == Device::flex()
 }
 
-/// Rows of a table: an embedding, or the supervised rows of the hidden state.
+/// Whether they apply to its products.
+fn is_fused(x: &Tensor<2>, precision: Precision) -> bool {
+    is_cpu(x) && precision == Precision::F32
+}
+
+/// Rows of a table, in f32: an embedding, or the supervised rows of the hidden
+/// state.
 ///
 /// # Shapes
-/// table `[V, d]`; ids `[N]` -> `[N, d]`
+/// table `[V, d]`, f32 or bf16; ids `[N]` -> `[N, d]`
 pub fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
-    if !is_cpu(&table) {
+    admit("rows", [table.dtype()], DType::BF16);
+    if !is_cpu(&table) || table.dtype() != DType::F32 {
         return reference::rows(table, ids);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::rows(
@@ -179,14 +196,11 @@ pub fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
 /// `x w^T`: a linear layer without bias, weights laid out as Hugging Face does.
 ///
 /// # Shapes
-/// x `[N, in]`; w `[out, in]` -> `[N, out]`
-///
-/// # Panics
-/// When the two have different number formats: some backends would misread one.
-pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
-    assert_eq!(x.dtype(), w.dtype(), "BUG: linear on mixed number formats");
-    if !is_cpu(&x) {
-        return reference::linear(x, w);
+/// x `[N, in]`; w `[out, in]`, f32 or of the precision's format -> `[N, out]`
+pub fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
+    admit("linear", [x.dtype(), w.dtype()], precision.dtype());
+    if !is_fused(&x, precision) {
+        return reference::linear(x, w, precision);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear(
         x.into_dispatch(),
@@ -199,6 +213,7 @@ pub fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// x `[N, d]`; w `[1, d]` -> `[N, d]`
 pub fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
+    admit("rms_norm", [x.dtype(), w.dtype()], DType::F32);
     if !is_cpu(&x) {
         return reference::rms_norm(x, w, eps);
     }
@@ -214,6 +229,7 @@ pub fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
 /// # Shapes
 /// gate, up `[N, ff]` -> `[N, ff]`
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    admit("swiglu", [gate.dtype(), up.dtype()], DType::F32);
     if !is_cpu(&gate) {
         return reference::swiglu(gate, up);
     }
@@ -228,7 +244,8 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// q `[N, H * D]`; k, v `[N, Hkv * D]`, not yet rotated -> `[N, H * D]`
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, plan: &AttentionPlan) -> Tensor<2> {
-    if !is_cpu(&q) {
+    admit("attention", [q.dtype(), k.dtype(), v.dtype()], DType::F32);
+    if !is_fused(&q, plan.precision) {
         return reference::attention(q, k, v, plan);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::attention(
@@ -239,8 +256,8 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, plan: &AttentionPlan)
     ))
 }
 
-/// Weighted cross entropy of `h w^T` against targets, in nats; never holds
-/// more than a chunk of the logits.
+/// Weighted cross entropy of `h w^T` against targets, in nats; on the CPU in
+/// f32 it never holds more than a chunk of the logits.
 ///
 /// # Shapes
 /// h `[M, d]`; w `[V, d]`; targets, weights `[M]` -> `[1]`
@@ -249,9 +266,11 @@ pub fn linear_cross_entropy(
     w: Tensor<2>,
     targets: &Arc<[u32]>,
     weights: &Arc<[f32]>,
+    precision: Precision,
 ) -> Tensor<1> {
-    if !is_cpu(&h) {
-        return reference::linear_cross_entropy(h, w, targets, weights);
+    admit("linear_cross_entropy", [h.dtype(), w.dtype()], precision.dtype());
+    if !is_fused(&h, precision) {
+        return reference::linear_cross_entropy(h, w, targets, weights, precision);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear_cross_entropy(
         h.into_dispatch(),
@@ -266,6 +285,7 @@ pub fn linear_cross_entropy(
 /// # Shapes
 /// x `[N, heads * D]`; positions `[N]` -> `[N, heads * D]`
 pub fn rope(x: Tensor<2>, heads: usize, table: &RopeTable, positions: &Arc<[u32]>) -> Tensor<2> {
+    admit("rope", [x.dtype()], DType::F32);
     if !is_cpu(&x) {
         return reference::rope(x, heads, table, positions);
     }
@@ -280,9 +300,10 @@ pub fn rope(x: Tensor<2>, heads: usize, table: &RopeTable, positions: &Arc<[u32]
 /// Writes rows into a cache, in place where nobody else holds it. Has no gradient.
 ///
 /// # Shapes
-/// cache `[slots * capacity, d]`; x `[N, d]`; at `[N]` rows of the cache -> the cache
+/// cache `[slots * capacity, d]`, f32 or bf16; x `[N, d]`; at `[N]` rows of the cache -> the cache
 pub fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Tensor<2> {
-    if !is_cpu(&x) {
+    admit("cache_write", [cache.dtype(), x.dtype()], DType::BF16);
+    if !is_cpu(&x) || cache.dtype() != DType::F32 {
         return reference::cache_write(cache, x, at);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::cache_write(
@@ -313,9 +334,13 @@ pub fn attention_cached(
     values: &Tensor<2>,
     heads: Heads,
     slots: &Slots,
+    precision: Precision,
 ) -> Tensor<2> {
-    if !is_cpu(&q) {
-        return reference::attention_cached(q, keys.clone(), values.clone(), heads, slots);
+    let operands = [q.dtype(), keys.dtype(), values.dtype()];
+    admit("attention_cached", operands, precision.dtype());
+    if !is_fused(&q, precision) {
+        let (keys, values) = (keys.clone(), values.clone());
+        return reference::attention_cached(q, keys, values, heads, slots, precision);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::attention_cached(
         q.into_dispatch(),
@@ -327,7 +352,11 @@ pub fn attention_cached(
 }
 
 /// One AdamW step, in place where nobody else holds the tensors. Has no gradient.
+/// Weights and moments are f32, whatever the weights are rounded to in products:
+/// a step below bf16's resolution of a weight would else be none.
 pub fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
+    let all = [p.w.dtype(), p.m.dtype(), p.v.dtype(), gradient.dtype()];
+    admit("adamw", all, DType::F32);
     if !is_cpu(&gradient) {
         return reference::adamw(p, gradient, step);
     }
@@ -347,6 +376,7 @@ pub fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
 
 /// Sum of squares, for the global gradient norm.
 pub fn sum_of_squares(x: &Tensor<2>) -> f64 {
+    admit("sum_of_squares", [x.dtype()], DType::F32);
     if is_cpu(x) {
         let sum = <burn::backend::Dispatch as FusedOps>::sum_of_squares(x.clone().into_dispatch());
         return f64::from(Tensor::<1>::from_dispatch(sum).into_scalar::<f32>());

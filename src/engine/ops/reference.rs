@@ -4,9 +4,10 @@
 //! the fused ones must compute. Written for clarity, not for speed: attention
 //! goes document by document and holds one document's scores.
 
+use super::product::{Precision, product};
 use super::{AdamStep, AttentionPlan, Heads, Moments, RopeTable, Slots};
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use std::sync::Arc;
 
 fn indices(ids: &[u32], like: &Tensor<2>) -> Tensor<1, Int> {
@@ -16,11 +17,12 @@ fn indices(ids: &[u32], like: &Tensor<2>) -> Tensor<1, Int> {
 
 pub(in crate::engine) fn rows(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
     let ids = indices(ids, &table);
-    table.select(0, ids)
+    table.select(0, ids).cast(DType::F32)
 }
 
-pub(in crate::engine) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
-    x.matmul(w.transpose())
+pub(in crate::engine) fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
+    // Rounded as it lies; a transposed copy would be read across.
+    product(x, w.cast(precision.dtype()).transpose(), precision)
 }
 
 pub(in crate::engine) fn rms_norm(x: Tensor<2>, w: Tensor<2>, eps: f64) -> Tensor<2> {
@@ -69,11 +71,12 @@ pub(in crate::engine) fn attention(
             x.reshape([kv, 1, t, dim]).repeat_dim(1, query / kv).reshape([query, t, dim])
         };
         let (k, v) = (repeat(heads(&k, kv)), repeat(heads(&v, kv)));
-        let scores = heads(&q, query).matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt(); // [H, T, T]
+        let scores = product(heads(&q, query), k.swap_dims(1, 2), plan.precision);
+        let scores = scores / (dim as f64).sqrt(); // [H, T, T]
         let future: Vec<f32> =
             (0..t * t).map(|i| if i % t > i / t { -1e30 } else { 0.0 }).collect();
         let mask = Tensor::<3>::from_data(TensorData::new(future, [1, t, t]), &q.device().inner());
-        let o = softmax(scores + mask, 2).matmul(v); // [H, T, D]
+        let o = product(softmax(scores + mask, 2), v, plan.precision); // [H, T, D]
         o.swap_dims(0, 1).reshape([t, query * dim])
     });
     Tensor::cat(parts.collect(), 0)
@@ -84,17 +87,18 @@ pub(in crate::engine) fn linear_cross_entropy(
     w: Tensor<2>,
     targets: &Arc<[u32]>,
     weights: &Arc<[f32]>,
+    precision: Precision,
 ) -> Tensor<1> {
     let m = targets.len();
     let targets = indices(targets, &h).reshape([m, 1]);
     let weights =
         Tensor::<1>::from_data(TensorData::new(weights.to_vec(), [m]), &h.device().inner());
-    let picked = log_softmax(linear(h, w), 1).gather(1, targets); // [M, 1]
+    let picked = log_softmax(linear(h, w, precision), 1).gather(1, targets); // [M, 1]
     (picked.reshape([m]).neg() * weights).sum()
 }
 
 pub(in crate::engine) fn cache_write(cache: Tensor<2>, x: Tensor<2>, at: &Arc<[u32]>) -> Tensor<2> {
-    let [_, d] = x.dims();
+    let ([_, d], x) = (x.dims(), x.cast(cache.dtype()));
     let mut cache = cache;
     for (i, &row) in at.iter().enumerate() {
         let row = row as usize;
@@ -109,6 +113,7 @@ pub(in crate::engine) fn attention_cached(
     values: Tensor<2>,
     heads: Heads,
     slots: &Slots,
+    precision: Precision,
 ) -> Tensor<2> {
     let Heads { query, kv, dim } = heads;
     let (b, capacity) = (slots.lengths.len(), slots.capacity);
@@ -127,7 +132,8 @@ pub(in crate::engine) fn attention_cached(
         x.repeat_dim(1, query / kv).reshape([b, query, capacity, dim])
     };
     let q = q.reshape([b, query, 1, dim]);
-    let scores = q.matmul(expand(keys).swap_dims(2, 3)) / (dim as f64).sqrt(); // [B, H, 1, S]
+    let scores = product(q, expand(keys).swap_dims(2, 3), precision);
+    let scores = scores / (dim as f64).sqrt(); // [B, H, 1, S]
     let beyond: Vec<f32> = slots
         .lengths
         .iter()
@@ -135,7 +141,7 @@ pub(in crate::engine) fn attention_cached(
         .collect();
     let mask =
         Tensor::<4>::from_data(TensorData::new(beyond, [b, 1, 1, capacity]), &scores.device());
-    softmax(scores + mask, 3).matmul(expand(values)).reshape([b, query * dim])
+    product(softmax(scores + mask, 3), expand(values), precision).reshape([b, query * dim])
 }
 
 pub(in crate::engine) fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {

@@ -7,21 +7,22 @@
 
 use super::{Check, difference, numbers, random};
 use crate::engine::ops::{
-    self, AdamStep, AttentionPlan, Documents, Heads, Moments, RopeTable, Slots, reference,
+    self, AdamStep, AttentionPlan, Documents, Heads, Moments, Precision, RopeTable, Slots,
+    reference,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use std::sync::Arc;
 
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks() -> Vec<Check<'static>> {
     vec![
-        Check { what: "matrix products at odd sizes", bound: 0.0, measure: products },
-        Check { what: "strided operands against copies", bound: 0.0, measure: strided },
-        Check { what: "rows and linear, with gradients", bound: 2e-5, measure: linear },
-        Check { what: "norm and activation, with gradients", bound: 2e-5, measure: norms },
-        Check { what: "packed grouped attention, with gradients", bound: 2e-5, measure: attention },
-        Check { what: "attention over a cache", bound: 2e-5, measure: cached },
-        Check { what: "cross entropy, with gradients", bound: 2e-5, measure: cross_entropy },
-        Check { what: "20 steps of AdamW", bound: 2e-5, measure: adamw },
+        Check::new("matrix products at odd sizes", 0.0, products),
+        Check::new("strided operands against copies", 0.0, strided),
+        Check::new("rows and linear, with gradients", 2e-5, linear),
+        Check::new("norm and activation, with gradients", 2e-5, norms),
+        Check::new("packed grouped attention, with gradients", 2e-5, attention),
+        Check::new("attention over a cache", 2e-5, cached),
+        Check::new("cross entropy, with gradients", 2e-5, cross_entropy),
+        Check::new("20 steps of AdamW", 2e-5, adamw),
     ]
 }
 
@@ -126,8 +127,8 @@ fn linear(device: &Device) -> Result<f64, String> {
         let one = against(
             device,
             [("x", [n, i]), ("w", [o, i])],
-            |[x, w]| ops::linear(x, w),
-            |[x, w]| reference::linear(x, w),
+            |[x, w]| ops::linear(x, w, Precision::F32),
+            |[x, w]| reference::linear(x, w, Precision::F32),
         )?;
         worst = worst.max(one);
     }
@@ -166,6 +167,7 @@ fn attention(device: &Device) -> Result<f64, String> {
             positions: documents.positions(),
             documents,
             rope: RopeTable::new(dim, 64, 1e4),
+            precision: Precision::F32,
         };
         let one = against(
             device,
@@ -193,6 +195,7 @@ fn cached(device: &Device) -> Result<f64, String> {
         positions: positions.clone(),
         documents: documents.clone(),
         rope: table.clone(),
+        precision: Precision::F32,
     };
     let inputs = |device: &Device| {
         (random("q", [n, 32], device), random("k", [n, 16], device), random("v", [n, 16], device))
@@ -218,8 +221,10 @@ fn cached(device: &Device) -> Result<f64, String> {
         of_row: vec![0, 1, 2].into(),
         lengths: lengths.iter().map(|&n| n as u32).collect(),
     };
-    let plain = reference::attention_cached(q.clone(), keys.clone(), values.clone(), heads, &slots);
-    let found = numbers(ops::attention_cached(q, &keys, &values, heads, &slots))?;
+    let f32 = Precision::F32;
+    let (k, v) = (keys.clone(), values.clone());
+    let plain = reference::attention_cached(q.clone(), k, v, heads, &slots, f32);
+    let found = numbers(ops::attention_cached(q, &keys, &values, heads, &slots, f32))?;
     Ok(difference(&found, &wanted)?.max(difference(&numbers(plain)?, &wanted)?))
 }
 
@@ -231,8 +236,13 @@ fn cross_entropy(device: &Device) -> Result<f64, String> {
         let one = against(
             device,
             [("h", [m, 9]), ("w", [11, 9])],
-            |[h, w]| ops::linear_cross_entropy(h, w, &targets, &weights).reshape([1, 1]),
-            |[h, w]| reference::linear_cross_entropy(h, w, &targets, &weights).reshape([1, 1]),
+            |[h, w]| {
+                ops::linear_cross_entropy(h, w, &targets, &weights, Precision::F32).reshape([1, 1])
+            },
+            |[h, w]| {
+                reference::linear_cross_entropy(h, w, &targets, &weights, Precision::F32)
+                    .reshape([1, 1])
+            },
         )?;
         worst = worst.max(one);
     }

@@ -3,6 +3,7 @@
 
 use crate::base::seed::Seed;
 use crate::engine::{
+    batch::Pieces,
     config::LlamaConfig,
     model::Llama,
     optimizer::{AdamW, Schedule},
@@ -49,7 +50,7 @@ pub(in crate::engine) fn training() -> Training {
             clip: 1.0,
         },
         batch: 8,
-        accumulate: 1,
+        pieces: Pieces::Count(1),
         recompute: false,
         adapters: None,
         steps: 60,

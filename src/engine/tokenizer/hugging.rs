@@ -3,8 +3,8 @@
 //! The only file that names that package. Its own begin and end marks are
 //! never asked for: where they go is decided above.
 
-use super::Place;
 use super::marks::Mark;
+use super::{INSIDE, Place};
 use crate::base::failure::{Failure, Outcome};
 use std::collections::BTreeSet;
 use tokenizers::Tokenizer;
@@ -105,8 +105,7 @@ impl Hugging {
                 Failure::input("the tokenizer cannot read its own ids").caused_by(error)
             })
         };
-        // A few tokens are enough to stand inside a text.
-        let before = &before[before.len().saturating_sub(8)..];
+        let before = &before[before.len().saturating_sub(INSIDE)..];
         let both = text(&[before, ids].concat())?;
         match both.strip_prefix(&text(before)?) {
             Some(rest) => Ok(rest.to_owned()),

@@ -3,10 +3,12 @@
 //!
 //! Read in this order: `words` (our own, whole words), `sentencepiece`
 //! (`tokenizer.model`, as LLaMA, Vicuna and OpenLLaMA have it), `hugging`
-//! (any other `tokenizer.json`), `marks` (which tokens begin and end a text).
+//! (any other `tokenizer.json`), `marks` (which tokens begin and end a text),
+//! `growing` (text while it is written).
 //! Knows nothing of conversations: where a begin mark goes and what is learnt
 //! is decided above.
 
+pub mod growing;
 mod hugging;
 mod marks;
 mod normalizer;
@@ -38,6 +40,9 @@ pub const FILES: [&str; 6] = [
     "added_tokens.json",
     "chat_template.jinja",
 ];
+
+/// Tokens that are enough to show that what follows stands inside a text.
+const INSIDE: usize = 8;
 
 /// Where a piece of text stands; decides whether a blank is thought in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Tokenizers against the references that made the fixtures
 //! (`tests/fixtures/tokenizers.py`), and what is done with bad files.
 
+use super::growing::{Growing, Until};
 use super::*;
 use crate::host::http::sha256;
 use serde_json::Value;
@@ -91,6 +92,55 @@ fn text_in_pieces_has_the_tokens_of_the_whole() {
         assert!(text.starts_with(" there are 12"), "{name}: {text:?}");
         assert!(!tokenizer.decode(&[], &whole).unwrap().starts_with(' '), "{name}");
     }
+}
+
+/// Every text of the fixture behind a prompt, token by token: what is held back
+/// is never more than a character, and stops come up with the token that completes them.
+#[test]
+fn a_growing_text_is_that_of_its_tokens_so_far() {
+    let bytes = std::fs::read(folder().join("tokenizers.json")).unwrap();
+    let fixture: Value = serde_json::from_slice(&bytes).unwrap();
+    let mut held_back = 0;
+    for case in fixture["cases"].as_array().unwrap() {
+        let files = files(case["folder"].as_str().unwrap(), &case["config"]);
+        let tokenizer = Tokenizer::from_files(&files).unwrap();
+        let prompt = tokenizer.encode("how many apples ?", Place::Start).unwrap();
+        for text in fixture["texts"].as_array().unwrap().iter().step_by(5) {
+            let ids = tokenizer.encode(text.as_str().unwrap(), Place::AfterText).unwrap();
+            let all = tokenizer.decode(&prompt, &ids).unwrap();
+            let mut growing = Growing::behind(&tokenizer, &prompt);
+            let so_far: Vec<String> = (1..=ids.len())
+                .map(|n| {
+                    growing.push(ids[n - 1]).unwrap();
+                    let whole = tokenizer.decode(&prompt, &ids[..n]).unwrap();
+                    let end = whole.trim_end_matches(char::REPLACEMENT_CHARACTER);
+                    let so_far = growing.text();
+                    let at = format!("{} {text} at {n}: {so_far:?}", case["name"]);
+                    if end.len() == whole.len() {
+                        assert_eq!(so_far, end, "{at}");
+                    } else {
+                        // Some libraries take back a whole run of bytes, what was whole of it too.
+                        held_back += 1;
+                        assert!(so_far.starts_with(end) && all.starts_with(so_far), "{at}");
+                    }
+                    so_far.to_owned()
+                })
+                .collect();
+            let Some(last) = so_far.last() else { continue };
+            let said = last.strip_prefix(' ').unwrap_or(last);
+            let stop: String = said.chars().skip(said.chars().count() / 3).take(3).collect();
+            if stop.is_empty() {
+                continue;
+            }
+            let first = so_far
+                .iter()
+                .position(|text| text.strip_prefix(' ').unwrap_or(text).contains(&stop));
+            let mut until = Until::behind(&tokenizer, &prompt, &stop);
+            let ended = ids.iter().position(|&id| until.push(id).unwrap());
+            assert_eq!(ended, first, "{} {text} until {stop:?}", case["name"]);
+        }
+    }
+    assert!(held_back > 500, "{held_back}");
 }
 
 #[test]

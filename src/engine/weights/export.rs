@@ -1,5 +1,6 @@
 //! A folder that Hugging Face's libraries load: configuration, weights in one
-//! file or several, and what a tokenizer needs. It appears as a whole.
+//! file or several, and what a tokenizer needs; or files as they are, such as
+//! those of an adapter. It appears as a whole.
 //!
 //! Weights keep their numbers and their format. transformers puts no begin mark
 //! before a text for a vocabulary of whole words; this program does.
@@ -40,29 +41,7 @@ impl Export<'_> {
     /// # Errors
     /// `Input` when there is something at `to`, or the checkpoint is damaged.
     pub fn write(&self, to: &Path) -> Outcome<Vec<String>> {
-        let taken = || {
-            Failure::input(format!("`{}` is there already and not empty", to.display()))
-                .hint("name another folder; nothing is ever overwritten")
-        };
-        if fs::size(to).is_some() || !fs::names(to)?.is_empty() {
-            return Err(taken());
-        }
-        let name = to.file_name().map(|name| name.to_string_lossy().into_owned());
-        let Some(name) = name else {
-            return Err(Failure::input(format!("`{}` is no name of a folder", to.display())));
-        };
-        let making = to.with_file_name(format!(".{name}.{}", std::process::id()));
-        fs::create_folder(&making)?;
-        let written = self.fill(&making).and_then(|()| {
-            // An empty folder is replaced; one that was filled meanwhile is not.
-            fs::rename(&making, to)
-        });
-        if let Err(failure) = written {
-            // The failure is reported; what is left of the attempt is only litter.
-            let _ = fs::remove_folder(&making);
-            return Err(failure);
-        }
-        fs::names(to)
+        appear(to, |folder| self.fill(folder))
     }
 
     fn fill(&self, folder: &Path) -> Outcome<()> {
@@ -160,6 +139,42 @@ impl Export<'_> {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         put_json(folder, "model.safetensors.index.json", &index)
     }
+}
+
+/// Writes the folder `to` with these files, or nothing. What was in it before
+/// must be nothing. Returns their names.
+///
+/// # Errors
+/// `Input` when there is something at `to`, and what the system says.
+pub fn write_files(to: &Path, files: &BTreeMap<String, Vec<u8>>) -> Outcome<Vec<String>> {
+    appear(to, |folder| files.iter().try_for_each(|(name, bytes)| put(folder, name, bytes)))
+}
+
+/// Makes the folder `to` as a whole; `fill` gets one that nobody knows yet.
+fn appear(to: &Path, fill: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<Vec<String>> {
+    let taken = || {
+        Failure::input(format!("`{}` is there already and not empty", to.display()))
+            .hint("name another folder; nothing is ever overwritten")
+    };
+    if fs::size(to).is_some() || !fs::names(to)?.is_empty() {
+        return Err(taken());
+    }
+    let name = to.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Some(name) = name else {
+        return Err(Failure::input(format!("`{}` is no name of a folder", to.display())));
+    };
+    let making = to.with_file_name(format!(".{name}.{}", std::process::id()));
+    fs::create_folder(&making)?;
+    let written = fill(&making).and_then(|()| {
+        // An empty folder is replaced; one that was filled meanwhile is not.
+        fs::rename(&making, to)
+    });
+    if let Err(failure) = written {
+        // The failure is reported; what is left of the attempt is only litter.
+        let _ = fs::remove_folder(&making);
+        return Err(failure);
+    }
+    fs::names(to)
 }
 
 /// What transformers needs besides `tokenizer.json` to have one by itself.

@@ -3,6 +3,7 @@
 //!
 //! Copies bytes, never looks at numbers; knows no model.
 
+use super::tensors::head;
 use crate::base::failure::{Doing, Failure, Outcome};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::fs::File;
@@ -32,18 +33,22 @@ impl Place {
     }
 }
 
-/// The tensors of a safetensors file, sorted by name.
+/// Every tensor of a safetensors file with its first byte, sorted by name;
+/// `what` names the file in messages.
 ///
 /// # Errors
 /// `Input` when the file is cut off or its header is damaged.
-pub(super) fn of_safetensors(path: &Path) -> Outcome<Vec<(String, Place)>> {
-    let doing = || format!("reading `{}`", path.display());
+pub(super) fn layout(
+    file: &mut (impl Read + Seek),
+    what: &str,
+) -> Outcome<Vec<(String, TensorInfo, u64)>> {
+    let doing = || format!("reading {what}");
     let damaged = |why: String| {
-        Failure::input(format!("`{}` is not a whole safetensors file: {why}", path.display()))
+        Failure::input(format!("{what} is not a whole safetensors file: {why}"))
             .hint("fetch or copy it again")
     };
-    let mut file = File::open(path).doing(doing)?;
-    let size = file.metadata().doing(doing)?.len();
+    let size = file.seek(SeekFrom::End(0)).doing(doing)?;
+    file.seek(SeekFrom::Start(0)).doing(doing)?;
     let mut length = [0; 8];
     if size < 8 {
         return Err(damaged(format!("it has {size} bytes")));
@@ -61,16 +66,24 @@ pub(super) fn of_safetensors(path: &Path) -> Outcome<Vec<(String, Place)>> {
     if whole != size {
         return Err(damaged(format!("it has {size} bytes, its header speaks of {whole}")));
     }
-    let place = |info: &TensorInfo| Place {
-        file: path.to_owned(),
-        dtype: info.dtype,
-        shape: info.shape.clone(),
-        start: 8 + length + info.data_offsets.0 as u64,
-    };
-    let mut found: Vec<_> =
-        metadata.tensors().into_iter().map(|(name, info)| (name, place(info))).collect();
+    let start = |info: &TensorInfo| 8 + length + info.data_offsets.0 as u64;
+    let tensors = metadata.tensors().into_iter();
+    let mut found: Vec<_> = tensors.map(|(name, info)| (name, info.clone(), start(info))).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
+}
+
+/// The tensors of a safetensors file, sorted by name.
+///
+/// # Errors
+/// `Input` when the file is cut off or its header is damaged.
+pub(super) fn of_safetensors(path: &Path) -> Outcome<Vec<(String, Place)>> {
+    let mut file = File::open(path).doing(|| format!("reading `{}`", path.display()))?;
+    let found = layout(&mut file, &format!("`{}`", path.display()))?;
+    let place = |(name, TensorInfo { dtype, shape, .. }, start)| {
+        (name, Place { file: path.to_owned(), dtype, shape, start })
+    };
+    Ok(found.into_iter().map(place).collect())
 }
 
 /// Writes tensors as one safetensors file, the widest number format first and
@@ -92,17 +105,10 @@ pub(super) fn write_safetensors(
         let (dtype, shape) = (place.dtype, place.shape.clone());
         (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
-    // transformers insists on the format entry.
-    let note = [("format".to_owned(), "pt".to_owned())].into();
-    let metadata = Metadata::new(Some(note), infos.collect())
-        .map_err(|error| Failure::bug("laying out tensors").caused_by(error))?;
-    let mut header = serde_json::to_vec(&metadata)
-        .map_err(|error| Failure::bug("laying out tensors").caused_by(error))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let head = head(infos.collect())?;
     let doing = || format!("writing `{}`", path.display());
     let mut out = io::BufWriter::with_capacity(1 << 20, File::create(path).doing(doing)?);
-    out.write_all(&(header.len() as u64).to_le_bytes()).doing(doing)?;
-    out.write_all(&header).doing(doing)?;
+    out.write_all(&head).doing(doing)?;
     let (all, mut done) = (end as u64, 0);
     for (name, place) in &tensors {
         heard(done, all)?;

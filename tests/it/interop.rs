@@ -1,0 +1,57 @@
+//! A whole study on a foreign checkpoint with sentencepiece tokens and a chat
+//! template of its own. What becomes of its models in transformers and peft is
+//! shown by `tests/fixtures/interop.py`.
+
+use crate::space::Space;
+use std::path::Path;
+
+#[test]
+fn a_foreign_model_is_asked_taught_scored_and_written_out() {
+    let space = Space::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/interop");
+    std::fs::create_dir(space.path("model")).unwrap();
+    for path in crate::space::list(&fixture) {
+        let to = path.strip_prefix(&fixture).unwrap();
+        std::fs::copy(&path, space.path(to.to_str().unwrap())).unwrap();
+    }
+    let on_cpu = |words: &[&str]| space.run(&[words, &["--device", "cpu"]].concat());
+    on_cpu(&["run", "study.toml"]).ok();
+
+    // It speaks as its maker says, with its own tokens and template.
+    let doctor = on_cpu(&["doctor", "--checkpoint", "model"]).ok();
+    assert!(
+        doctor.err.contains("5 checks in") && doctor.err.contains("all hold"),
+        "{}",
+        doctor.out
+    );
+    let rows = |output: &str| -> Vec<serde_json::Value> {
+        on_cpu(&["export", "study.toml", output, "--to", output]).ok();
+        let text = std::fs::read_to_string(space.path(output).join("dialogues.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let said = ["said.dialogues", "said-tuned.dialogues", "said-adapted.dialogues"].map(rows);
+    for (before, after) in said[0].iter().zip(&said[1]) {
+        let certain = |row: &serde_json::Value| row["logprob"].as_f64().unwrap();
+        assert!(certain(before) < 0.0 && certain(before) < certain(after), "{before} {after}");
+    }
+    // Conversations are learnt: replies begin and end as those that were shown.
+    for taught in &said[1..] {
+        let alike = taught.iter().filter(|row| {
+            let reply = row["reply"].as_str().unwrap();
+            reply.strip_prefix("answer ").is_some_and(|number| number.parse::<u32>().is_ok())
+        });
+        assert!(alike.count() >= 6, "{taught:?}");
+    }
+
+    // What goes out comes in with the same tokenizer, template and numbers.
+    for output in ["tuned", "adapted", "adapted.adapter"] {
+        on_cpu(&["export", "study.toml", output, "--to", output]).ok();
+    }
+    assert!(space.path("adapted.adapter/adapter_config.json").exists());
+    for file in ["tokenizer.model", "tokenizer_config.json"] {
+        let read = |folder: &str| std::fs::read(space.path(folder).join(file)).unwrap();
+        assert!(read("tuned") == read("model"), "{file}");
+    }
+    let doctor = on_cpu(&["doctor", "--checkpoint", "tuned"]).ok();
+    assert!(doctor.err.contains("3 checks in"), "{}", doctor.err);
+}
