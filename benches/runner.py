@@ -120,12 +120,12 @@ def common_of_peers(folder, n):
     matrix: {{ i: [{numbers}] }}
     cmd: cat in > a${{item.i}}
     deps: [in]
-    outs: [a${{item.i}}]
+    outs: ["a${{item.i}}"]
   b:
     matrix: {{ i: [{numbers}] }}
     cmd: cat a${{item.i}} > b${{item.i}}
-    deps: [a${{item.i}}]
-    outs: [b${{item.i}}]
+    deps: ["a${{item.i}}"]
+    outs: ["b${{item.i}}"]
 """
     )
     (folder / "snakemake" / "Snakefile").write_text(
