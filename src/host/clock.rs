@@ -35,6 +35,25 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Seconds since 1970 of a date as HTTP writes it, `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn http_date(text: &str) -> Option<f64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let [_, day, month, year, time, "GMT"] = parts[..] else { return None };
+    let (day, year): (i64, i64) = (day.parse().ok()?, year.parse().ok()?);
+    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let month = MONTHS.iter().position(|name| *name == month)? as i64 + 1;
+    let time: Vec<i64> = time.split(':').map_while(|part| part.parse().ok()).collect();
+    let [hour, minute, second] = time[..] else { return None };
+    // The first of the month is found by its calendar: at most 31 days a month from 1970 on.
+    let least = (year - 1970) * 365 + (month - 1) * 28;
+    let first = (least..).find(|&days| civil(days) == (year, month, 1))?;
+    Some(((first + day - 1) * 86_400 + hour * 3600 + minute * 60 + second) as f64)
+}
+
 /// A number from 0 up to 1 that is another one each time, for pauses.
 pub fn chance() -> f64 {
     static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -88,5 +107,8 @@ mod tests {
         assert_eq!(timestamp(0.0), "1970-01-01T00:00:00Z");
         assert_eq!(timestamp(951_782_400.0), "2000-02-29T00:00:00Z");
         assert_eq!(timestamp(1_795_560_946.9), "2026-11-24T22:55:46Z");
+        // RFC 9110, section 5.6.7.
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777.0));
+        assert_eq!(http_date("tomorrow"), None);
     }
 }

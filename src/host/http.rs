@@ -1,39 +1,68 @@
 //! Files from the network: resumed, bounded, tried again with patience, and
-//! checked by their SHA-256.
+//! checked by their digest. No file is ever whole in memory.
 //!
-//! Knows nothing of data sets. What arrives is kept beside the caller until it
+//! Knows nothing of data sets and of hubs. What arrives is kept beside the caller until it
 //! is whole, so that a next attempt, or a next run, goes on where this one
 //! stopped.
 
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::text;
 use crate::host::{clock, fs};
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use std::{
+    cell::RefCell,
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, Instant},
 };
+use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
 
 /// The environment variable that names a folder with copies of remote files.
 pub const MIRROR: &str = "REKINDLE_MIRROR";
+/// The environment variable with the seconds before a first new try.
+pub const PAUSE: &str = "REKINDLE_RETRY_PAUSE";
 
 static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
 
+/// What a file must hold, in lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// SHA-256 of its bytes.
+    Sha256(String),
+    /// SHA-1 of its bytes behind git's header of a blob.
+    GitBlob(String),
+    /// Anything.
+    Any,
+}
+
+/// Why there is no file.
+pub enum Trouble<'a> {
+    /// The server answered something else.
+    Refused(&'a Response<ureq::Body>),
+    /// It never came to an answer that was worth anything.
+    GaveUp,
+    /// It is another file.
+    OtherContent,
+}
+
 /// A file to get.
-#[derive(Clone, Debug)]
 pub struct Wanted<'a> {
     /// Where it is.
     pub url: &'a str,
-    /// Its SHA-256 in hexadecimal digits.
-    pub sha256: &'a str,
+    /// What it must hold.
+    pub content: Content,
     /// Where to keep what has arrived; goes away when the file is whole.
     pub partial: &'a Path,
     /// Most bytes it may have.
     pub limit: u64,
+    /// What proves to this server, and to no other that it points to, who asks.
+    pub token: Option<&'a str>,
+    /// What a person can do about a trouble.
+    pub advice: &'a dyn Fn(&Trouble) -> Vec<String>,
 }
 
 /// How long to wait, and how often to try.
@@ -63,6 +92,25 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// As usual, with the pause of the environment where it names one.
+    ///
+    /// # Errors
+    /// `Input` when that is no number of seconds.
+    pub fn of_environment() -> Outcome<Patience> {
+        let usual = Patience::default();
+        let Some(text) = std::env::var(PAUSE).ok().filter(|text| !text.is_empty()) else {
+            return Ok(usual);
+        };
+        let seconds: Option<f64> = text.parse().ok();
+        let pause = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let pause = pause.ok_or_else(|| {
+            Failure::input(format!("`{text}` in {PAUSE} is no number of seconds"))
+        })?;
+        Ok(Patience { pause, ..usual })
+    }
+}
+
 /// Names the folder with copies of remote files for this process; the first
 /// call counts.
 pub fn use_mirror(folder: PathBuf) {
@@ -78,11 +126,16 @@ pub fn mirror() -> Option<PathBuf> {
 
 /// SHA-256 in lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
 }
 
-/// Gets a file. `watch` hears bytes done and in all (0 where unknown) and ends
-/// it all by an error.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Gets a file to `target`, which is on the file system of `partial` and
+/// appears whole or not at all. `watch` hears bytes done and in all (0 where
+/// unknown) and ends it all by an error.
 ///
 /// # Errors
 /// `Environment` when the network or the server gives up, `Input` for a wrong
@@ -90,30 +143,92 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// `watch` returns.
 pub fn download(
     wanted: &Wanted,
+    target: &Path,
     patience: &Patience,
     watch: &dyn Fn(u64, u64) -> Outcome<()>,
-) -> Outcome<Vec<u8>> {
-    let transfer = Transfer { wanted, patience, watch, agent: agent(patience) };
+) -> Outcome<()> {
+    let tag = RefCell::default();
+    let transfer = Transfer { wanted, patience, watch, agent: agent(patience), tag };
     loop {
-        let kept = fs::size(wanted.partial).unwrap_or(0);
+        let kept = transfer.size();
         transfer.complete()?;
-        let bytes = fs::read(wanted.partial)?.unwrap_or_default();
-        let found = sha256(&bytes);
+        let Some(found) = other_content(wanted.partial, &wanted.content, watch)? else {
+            fs::sync_file(wanted.partial)?;
+            return fs::rename(wanted.partial, target);
+        };
         transfer.forget()?;
-        if found == wanted.sha256.to_ascii_lowercase() {
-            return Ok(bytes);
-        }
         // The beginning may be of another version of the file: once more from nothing.
         if kept == 0 {
-            return Err(mismatch(&format!("`{}`", wanted.url), wanted.sha256, &found));
+            let failure = mismatch(&format!("`{}`", wanted.url), &wanted.content, &found);
+            return Err(advised(failure, wanted, &Trouble::OtherContent));
         }
     }
 }
 
+/// Gets a file that is small enough for the memory, by way of `wanted.partial`.
+///
+/// # Errors
+/// As [`download`].
+pub fn read(
+    wanted: &Wanted,
+    patience: &Patience,
+    watch: &dyn Fn(u64, u64) -> Outcome<()>,
+) -> Outcome<Vec<u8>> {
+    let whole = wanted.partial.with_extension("whole");
+    download(wanted, &whole, patience, watch)?;
+    let bytes = fs::read(&whole)?.unwrap_or_default();
+    std::fs::remove_file(&whole).doing(|| format!("removing `{}`", whole.display()))?;
+    Ok(bytes)
+}
+
+/// The digest of a file, if it is not the wanted one.
+fn other_content(
+    path: &Path,
+    content: &Content,
+    watch: &dyn Fn(u64, u64) -> Outcome<()>,
+) -> Outcome<Option<String>> {
+    let all = fs::size(path).unwrap_or(0);
+    let doing = || format!("reading `{}`", path.display());
+    let through = |hear: &mut dyn FnMut(&[u8])| -> Outcome<()> {
+        let mut file = File::open(path).doing(doing)?;
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let count = file.read(&mut buffer).doing(doing)?;
+            if count == 0 {
+                return Ok(());
+            }
+            hear(&buffer[..count]);
+            watch(all, all)?;
+        }
+    };
+    let (wanted, found) = match content {
+        Content::Any => return Ok(None),
+        Content::Sha256(wanted) => {
+            let mut hasher = Sha256::new();
+            through(&mut |bytes| hasher.update(bytes))?;
+            (wanted, hexadecimal(&hasher.finalize()))
+        }
+        Content::GitBlob(wanted) => {
+            let mut hasher = Sha1::new_with_prefix(format!("blob {all}\0"));
+            through(&mut |bytes| hasher.update(bytes))?;
+            (wanted, hexadecimal(&hasher.finalize()))
+        }
+    };
+    Ok((found != wanted.to_ascii_lowercase()).then_some(found))
+}
+
 /// The failure of a file whose content is not what was pinned.
-pub fn mismatch(place: &str, wanted: &str, found: &str) -> Failure {
-    Failure::input(format!("{place} has sha256 {found}, and the manifest wants {wanted}"))
-        .hint("get the pinned version of the file, or set `sha256` to the new one if it is meant")
+pub fn mismatch(place: &str, wanted: &Content, found: &str) -> Failure {
+    let (name, wanted) = match wanted {
+        Content::Sha256(wanted) => ("sha256", wanted.as_str()),
+        Content::GitBlob(wanted) => ("git blob sha1", wanted.as_str()),
+        Content::Any => ("digest", "another"),
+    };
+    Failure::input(format!("{place} has the {name} {found}, and {wanted} was expected"))
+}
+
+fn advised(failure: Failure, wanted: &Wanted, trouble: &Trouble) -> Failure {
+    (wanted.advice)(trouble).into_iter().fold(failure, Failure::hint)
 }
 
 fn agent(patience: &Patience) -> ureq::Agent {
@@ -122,6 +237,7 @@ fn agent(patience: &Patience) -> ureq::Agent {
         .timeout_connect(Some(patience.connect))
         .timeout_recv_response(Some(patience.connect))
         .timeout_recv_body(Some(patience.body))
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
         .user_agent(concat!("rekindle/", env!("CARGO_PKG_VERSION")))
         .build()
         .into()
@@ -142,6 +258,8 @@ struct Transfer<'a> {
     patience: &'a Patience,
     watch: &'a dyn Fn(u64, u64) -> Outcome<()>,
     agent: ureq::Agent,
+    /// What the server calls the edition whose beginning is kept.
+    tag: RefCell<Option<String>>,
 }
 
 impl Transfer<'_> {
@@ -157,9 +275,7 @@ impl Transfer<'_> {
             };
             tries = if self.size() > before { 1 } else { tries + 1 };
             if tries >= self.patience.tries {
-                return Err(failure.hint(format!(
-                    "without a network, name a folder with a copy of the file in {MIRROR}"
-                )));
+                return Err(advised(failure, self.wanted, &Trouble::GaveUp));
             }
             self.rest(asked.unwrap_or_else(|| self.pause(tries)))?;
         }
@@ -188,8 +304,14 @@ impl Transfer<'_> {
     fn request(&self, kept: u64) -> Answer {
         let url = self.wanted.url;
         let mut request = self.agent.get(url).header("accept-encoding", "identity");
+        if let Some(token) = self.wanted.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         if kept > 0 {
             request = request.header("range", format!("bytes={kept}-"));
+            if let Some(tag) = &*self.tag.borrow() {
+                request = request.header("if-range", tag);
+            }
         }
         let mut response = match request.call() {
             Ok(response) => response,
@@ -219,8 +341,11 @@ impl Transfer<'_> {
                     Err(failure) => Answer::Never(failure),
                 };
             }
-            _ => return refusal(url, &response),
+            _ => return refusal(self.wanted, &response),
         };
+        // A weak tag (`W/`) may stand for several editions of the bytes.
+        let strong = header(&response, "etag").filter(|tag| tag.starts_with('"'));
+        self.tag.replace(strong.map(str::to_owned));
         match self.append(start, &mut response) {
             Ok(true) => Answer::Whole,
             Ok(false) => {
@@ -283,19 +408,22 @@ impl Transfer<'_> {
 }
 
 /// A status without a file.
-fn refusal(url: &str, response: &Response<ureq::Body>) -> Answer {
+fn refusal(wanted: &Wanted, response: &Response<ureq::Body>) -> Answer {
     let status = response.status();
-    let what = format!("`{url}` answered {status}");
+    let what = format!("`{}` answered {status}", wanted.url);
     let again = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     if !again {
-        return Answer::Never(Failure::input(what));
+        return Answer::Never(advised(Failure::input(what), wanted, &Trouble::Refused(response)));
     }
-    let seconds = header(response, "retry-after").and_then(|value| value.trim().parse().ok());
-    Answer::Again(Failure::environment(what), seconds.map(Duration::from_secs))
+    let asked = header(response, "retry-after").and_then(|value| {
+        let until = |end: f64| (end - clock::unix_seconds()).max(0.0) as u64;
+        value.trim().parse().ok().or_else(|| clock::http_date(value).map(until))
+    });
+    Answer::Again(Failure::environment(what), asked.map(Duration::from_secs))
 }
 
-fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
 

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod clock;
 pub mod fs;
 pub mod http;
+pub mod hub;
 pub mod lock;
 pub mod memory;
 pub mod process;

@@ -50,6 +50,10 @@ spec! {
     }
 }
 
+/// What to do about a file that is another one.
+const OTHER: &str =
+    "get the pinned version of the file, or set `sha256` to the new one if it is meant";
+
 /// This kind's row in the table.
 pub const KIND: Kind = Kind::of::<FetchDataset>("fetch-dataset", "dataset", 1, false);
 
@@ -104,6 +108,7 @@ impl Stage for FetchDataset {
 impl FetchDataset {
     /// The file's content, and where it came from.
     fn bytes(&self, work: &Work) -> Outcome<(Vec<u8>, String)> {
+        let content = http::Content::Sha256(self.sha256.to_ascii_lowercase());
         let mirror = self.mirror.as_ref().map(PathBuf::from).or_else(http::mirror);
         let copy = mirror.zip(self.mirror_path.as_ref()).map(|(folder, path)| folder.join(path));
         if let Some(path) = &copy
@@ -111,18 +116,20 @@ impl FetchDataset {
         {
             let (found, place) = (http::sha256(&bytes), format!("`{}`", path.display()));
             if found != self.sha256.to_ascii_lowercase() {
-                return Err(http::mismatch(&place, &self.sha256, &found));
+                return Err(http::mismatch(&place, &content, &found).hint(OTHER));
             }
             return Ok((bytes, place));
         }
         let partial = work.partial_file("download")?;
         let wanted = http::Wanted {
             url: &self.url,
-            sha256: &self.sha256,
+            content,
             partial: &partial,
             limit: self.limit,
+            token: None,
+            advice: &advice,
         };
-        let bytes = http::download(&wanted, &http::Patience::default(), &|done, all| {
+        let bytes = http::read(&wanted, &http::Patience::of_environment()?, &|done, all| {
             work.progress(done, all, "bytes", "download");
             work.check()
         });
@@ -160,6 +167,17 @@ impl FetchDataset {
 fn shape(problem: &Problem) -> String {
     let known = !problem.fingerprint.is_empty();
     if known { problem.fingerprint.clone() } else { problem.question.clone() }
+}
+
+fn advice(trouble: &http::Trouble) -> Vec<String> {
+    match trouble {
+        http::Trouble::Refused(_) => Vec::new(),
+        http::Trouble::OtherContent => vec![OTHER.into()],
+        http::Trouble::GaveUp => vec![format!(
+            "without a network, name a folder with a copy of the file in {}",
+            http::MIRROR
+        )],
+    }
 }
 
 fn words(text: &str) -> u64 {

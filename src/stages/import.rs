@@ -1,5 +1,6 @@
-//! Kind `import`: a folder in Hugging Face's layout -> a checkpoint and a
-//! tokenizer. Nothing is random and nothing is fetched.
+//! Kind `import`: a folder in Hugging Face's layout, or a commit of a hub, ->
+//! a checkpoint and a tokenizer. Nothing is random; a hub is asked while the
+//! step runs and at no other time.
 //!
 //! What the folder holds is part of the identity, where it lies is not. Number
 //! formats of weights stay as they are; they become f32 where they are used.
@@ -13,11 +14,12 @@ use crate::engine::config::LlamaConfig;
 use crate::engine::tokenizer;
 use crate::engine::weights::folder::Weights;
 use crate::host::fs;
+use crate::host::hub::{self, Hub};
 use crate::record::TrainLog;
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::{OutputFolder, Work};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,14 +30,20 @@ const GENERATION: &str = "generation_config.json";
 const VOCABULARIES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
 spec! {
-    /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout: `config.json`, weights as
+    /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout, or from a hub: `config.json`, weights as
     /// safetensors or torch files (one, or several with an index), and its tokenizer. Pickles are
     /// read as data; nothing in them is run.
     #[check(sensible)]
     pub struct Import {
-        /// The folder, seen from where the program is started.
+        /// The folder, seen from where the program is started; or else `repository`.
         #[exec]
-        folder: String,
+        folder: Option<String>,
+        /// A hub's repository, as `organisation/name`. Its files are taken from the cache of Hugging
+        /// Face's libraries, and fetched where they are not in it; HF_TOKEN, HF_ENDPOINT, HF_HOME,
+        /// HF_HUB_CACHE and HF_HUB_OFFLINE mean what they mean to those.
+        repository: Option<String>,
+        /// The repository's commit, 40 hexadecimal digits.
+        revision: Option<String>,
         /// Digest of what is read of the folder, 64 lower-case hexadecimal digits. Without it the folder is
         /// read before every run, plan or report to find it out, and `why` shows it; with it a
         /// stored result needs no folder.
@@ -54,6 +62,16 @@ fn sensible(import: &Import, node: &Node, cx: &mut Reading) {
     if !import.digest.as_ref().is_none_or(is_plain) {
         cx.error(&node.origin, "`digest` must be 64 lower-case hexadecimal digits");
     }
+    let mistake = match (&import.folder, &import.repository, &import.revision) {
+        (Some(_), None, None) => return,
+        (None, Some(name), Some(_)) if hub::is_repository(name) => return,
+        (None, Some(_), Some(_)) => "`repository` must be `organisation/name`",
+        (None, Some(_), None) => "a `repository` needs the `revision`, a commit of it",
+        (_, None, Some(_)) => "a `revision` is one of a `repository`",
+        (Some(_), Some(_), _) => "either `folder` or `repository` can be given, not both",
+        (None, None, None) => "`folder`, or `repository` with `revision`, must be given",
+    };
+    cx.error(&node.origin, mistake);
 }
 
 impl Stage for Import {
@@ -62,17 +80,18 @@ impl Stage for Import {
     }
 
     fn pinned(&self) -> Outcome<Option<(Arc<dyn Stage>, String)>> {
-        if self.digest.is_some() {
-            return Ok(None);
-        }
-        let digest = Some(self.digest_once()?.to_string());
+        let (None, Some(folder)) = (&self.digest, &self.folder) else { return Ok(None) };
+        let digest = Some(self.digest_once(folder)?.to_string());
         let pinned = Import { digest, ..self.clone() };
         let identity = pinned.identity();
         Ok(Some((Arc::new(pinned), identity)))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
-        let found = self.look()?;
+        let found = match (&self.repository, &self.revision) {
+            (Some(repository), Some(revision)) => self.fetched(repository, revision, work)?,
+            _ => self.look(Path::new(self.folder.as_deref().unwrap_or_default()))?,
+        };
         let config_path = found.folder.join(CONFIG);
         let config_file = fs::read(&config_path)?.unwrap_or_default();
         let config = LlamaConfig::from_json(&config_file, &format!("`{}`", config_path.display()))?;
@@ -113,7 +132,7 @@ impl Stage for Import {
         {
             return Err(Failure::input(format!(
                 "`{}` has the digest {digest}, and {wanted} was expected",
-                self.folder
+                found.folder.display()
             ))
             .hint("either the folder is another checkpoint, or `digest` is to be changed"));
         }
@@ -131,16 +150,19 @@ struct Found {
 }
 
 impl Import {
-    fn look(&self) -> Outcome<Found> {
-        let folder = PathBuf::from(&self.folder);
+    fn look(&self, folder: &Path) -> Outcome<Found> {
+        let folder = folder.to_owned();
         if !folder.is_dir() {
-            return Err(Failure::input(format!("there is no folder `{}`", self.folder))
+            return Err(Failure::input(format!("there is no folder `{}`", folder.display()))
                 .hint("`folder` is seen from where the program is started")
                 .hint("with its `digest` given, a stored result needs no folder"));
         }
         let there = |name: &&str| fs::size(&folder.join(name)).is_some();
         if !there(&CONFIG) {
-            return Err(Failure::input(format!("there is no `{CONFIG}` in `{}`", self.folder)));
+            return Err(Failure::input(format!(
+                "there is no `{CONFIG}` in `{}`",
+                folder.display()
+            )));
         }
         let weights = Weights::find(&folder)?;
         let mut beside: Vec<String> =
@@ -149,7 +171,7 @@ impl Import {
             if !VOCABULARIES.iter().any(&there) {
                 return Err(Failure::input(format!(
                     "there is neither `tokenizer.json` nor `tokenizer.model` in `{}`",
-                    self.folder
+                    folder.display()
                 ))
                 .hint("copy one of them there, or name a step that makes one in `tokenizer`"));
             }
@@ -159,15 +181,69 @@ impl Import {
         Ok(Found { folder, weights, beside })
     }
 
+    /// A commit of a hub, from the cache where all that is needed is in it. What makes a
+    /// checkpoint whole, its weights, comes last, so that a fetch that was stopped is seen.
+    fn fetched(&self, repository: &str, commit: &str, work: &Work) -> Outcome<Found> {
+        let hub = Hub::of_environment()?;
+        let scratch = work.partial_file("answer.json")?;
+        let watch = |done: u64, all: u64| {
+            work.progress(done, all, "bytes", repository);
+            work.check()
+        };
+        if !hub::is_commit(commit) {
+            let failure = Failure::input(format!("`{commit}` is no commit, and may move"));
+            return Err(match hub.commit_of(repository, commit, &scratch, &watch) {
+                Ok(now) => failure.hint(format!("now it is at {now}: set `revision` to that")),
+                Err(why) => failure
+                    .hint("set `revision` to a commit, 40 lower-case hexadecimal digits")
+                    .caused_by(why),
+            });
+        }
+        let snapshot = hub.snapshot(repository, commit);
+        let missing = match self.look(&snapshot) {
+            Ok(found) => return Ok(found),
+            Err(missing) => missing.what,
+        };
+        if hub.is_offline() {
+            return Err(Failure::input(format!(
+                "`{repository}` is not whole in the cache, and HF_HUB_OFFLINE allows no request: {missing}"
+            ))
+            .hint("unset HF_HUB_OFFLINE to fetch it, or name the cache that has it in HF_HUB_CACHE"));
+        }
+        let files = hub.list(repository, commit, &scratch, &watch)?;
+        let file = |name: &str| files.iter().find(|file| file.name == name);
+        let Some((first, is_index)) = Weights::best(|name| file(name).is_some()) else {
+            return Err(Failure::input(format!("`{repository}` at {commit} holds no weights"))
+                .hint(
+                    "weights are `model.safetensors` or `pytorch_model.bin`, or an index of such",
+                ));
+        };
+        let mut small = vec![CONFIG, GENERATION];
+        if self.tokenizer.is_none() {
+            small.extend(tokenizer::FILES);
+        }
+        small.extend(Some(first).filter(|_| is_index));
+        let small: Vec<_> = small.into_iter().filter_map(file).collect();
+        hub.fetch(repository, commit, &small, &watch)?;
+        let weights = match is_index {
+            true => Weights::named_by(&snapshot.join(first))?,
+            false => BTreeSet::from([first.to_owned()]),
+        };
+        // One that the commit does not hold is told below.
+        let weights: Vec<_> = weights.iter().filter_map(|name| file(name)).collect();
+        hub.fetch(repository, commit, &weights, &watch)?;
+        self.look(&snapshot)
+    }
+
     /// The folder's digest, read once in a process for all arms of a sweep.
-    fn digest_once(&self) -> Outcome<Digest> {
+    fn digest_once(&self, folder: &str) -> Outcome<Digest> {
         static READ: Mutex<BTreeMap<(String, bool), Digest>> = Mutex::new(BTreeMap::new());
-        let key = (self.folder.clone(), self.tokenizer.is_some());
+        let key = (folder.to_owned(), self.tokenizer.is_some());
         let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(digest) = read.get(&key) {
             return Ok(*digest);
         }
-        let digest = self.look()?.digest()?;
+        let digest = self.look(Path::new(folder))?.digest()?;
         read.insert(key, digest);
         Ok(digest)
     }

@@ -11,6 +11,7 @@ mod doctor;
 mod errors;
 mod generated;
 mod house;
+mod hub;
 mod import;
 mod interop;
 mod paper;

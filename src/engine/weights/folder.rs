@@ -42,18 +42,36 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Which of the files of a checkpoint leads to its weights, the best one
+    /// if there are several, and whether it is an index of others.
+    pub fn best(is_there: impl Fn(&str) -> bool) -> Option<(&'static str, bool)> {
+        PLACES.into_iter().find(|(name, _)| is_there(name))
+    }
+
+    /// Names of the files with tensors that an index names, sorted.
+    ///
+    /// # Errors
+    /// `Input` when it is none, or names something outside its folder.
+    pub fn named_by(index: &Path) -> Outcome<BTreeSet<String>> {
+        let files: BTreeSet<String> = read_index(index)?.into_values().collect();
+        match files.iter().find(|file| !fs::is_plain_name(file)) {
+            Some(file) => Err(outside(index, file, "is no path inside the folder")),
+            None => Ok(files),
+        }
+    }
+
     /// Looks for weights in a folder; reads no tensor.
     ///
     /// # Errors
     /// `Input` when there are none, or an index names a file that is not there.
     pub fn find(folder: &Path) -> Outcome<Weights> {
         let there = |name: &str| fs::size(&folder.join(name)).is_some();
-        let Some((name, indexed)) = PLACES.iter().find(|(name, _)| there(name)) else {
+        let Some((name, indexed)) = Self::best(there) else {
             let names: Vec<_> = PLACES.iter().map(|(name, _)| format!("`{name}`")).collect();
             return Err(Failure::input(format!("there are no weights in `{}`", folder.display()))
                 .hint(format!("looked for {}", names.join(", "))));
         };
-        let found = Weights { folder: folder.to_owned(), index: None, files: vec![(*name).into()] };
+        let found = Weights { folder: folder.to_owned(), index: None, files: vec![name.into()] };
         if !indexed {
             return Ok(found);
         }
@@ -65,14 +83,10 @@ impl Weights {
                 () if !there(file) => "is not in the folder",
                 () => continue,
             };
-            return Err(Failure::input(format!(
-                "`{}` names the file `{file}`, which {problem}",
-                folder.join(name).display()
-            ))
-            .hint("fetch the whole checkpoint again"));
+            return Err(outside(&folder.join(name), file, problem));
         }
         let files = files.into_iter().cloned().collect();
-        Ok(Weights { index: Some(((*name).into(), map)), files, ..found })
+        Ok(Weights { index: Some((name.into(), map)), files, ..found })
     }
 
     /// Names of all files that are read, sorted.
@@ -190,6 +204,11 @@ pub(super) fn check(
     Err(Failure::input(format!(
         "tensor `{name}` has the shape {shape:?}, `config.json` makes it [{rows}, {columns}]"
     )))
+}
+
+fn outside(index: &Path, file: &str, problem: &str) -> Failure {
+    Failure::input(format!("`{}` names the file `{file}`, which {problem}", index.display()))
+        .hint("fetch the whole checkpoint again")
 }
 
 fn at(mut failure: Failure, place: &str) -> Failure {

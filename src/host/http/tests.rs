@@ -85,6 +85,12 @@ fn hurried() -> Patience {
     }
 }
 
+fn wanted<'a>(url: &'a str, partial: &'a Path) -> Wanted<'a> {
+    let content = Content::Sha256(sha256(BODY));
+    let advice = &|_: &Trouble| vec!["what to do".to_owned()];
+    Wanted { url, content, partial, limit: 1000, token: None, advice }
+}
+
 struct Got {
     result: Outcome<Vec<u8>>,
     asked: Vec<Option<u64>>,
@@ -101,8 +107,7 @@ fn get(
         std::fs::write(&partial, bytes).expect("writes");
     }
     let server = serve(script);
-    let wanted = Wanted { url: &server.url, sha256: &sha256(BODY), partial: &partial, limit: 1000 };
-    let result = download(&wanted, &hurried(), &|_, _| Ok(()));
+    let result = read(&wanted(&server.url, &partial), &hurried(), &|_, _| Ok(()));
     let asked = server.asked.lock().expect("no panic holds it").clone();
     Got { result, asked, kept: fs::read(&partial).expect("reads") }
 }
@@ -187,6 +192,12 @@ fn busy_and_broken_servers_are_asked_again() {
         _ => whole(BODY),
     });
     assert_eq!(got.result.expect("comes"), BODY);
+    // A date that has passed is no pause.
+    let got = get(None, |number, _| match number {
+        0 => refused("429 Too Many Requests", "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+        _ => whole(BODY),
+    });
+    assert_eq!(got.result.expect("comes"), BODY);
     let got = get(None, |number, _| match number {
         0 | 1 => refused("500 Internal Server Error", ""),
         _ => whole(BODY),
@@ -197,7 +208,7 @@ fn busy_and_broken_servers_are_asked_again() {
     let got = get(None, |_, _| refused("503 Service Unavailable", "retry-after: 3600\r\n"));
     let failure = got.result.expect_err("gives up");
     assert_eq!((failure.class, got.asked.len()), (Class::Environment, 3));
-    assert!(failure.what.contains("503") && failure.hints[0].contains(MIRROR));
+    assert!(failure.what.contains("503") && failure.hints == ["what to do"]);
 }
 
 #[test]
@@ -231,10 +242,10 @@ fn without_a_server_or_on_a_wish_to_stop_it_ends() {
     let partial = folder.path().join("file.part");
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let url = format!("http://{free}/file");
-    let wanted = Wanted { url: &url, sha256: "", partial: &partial, limit: 1000 };
-    let failure = download(&wanted, &hurried(), &|_, _| Ok(())).expect_err("nobody is there");
+    let wanted = wanted(&url, &partial);
+    let failure = read(&wanted, &hurried(), &|_, _| Ok(())).expect_err("nobody is there");
     assert_eq!(failure.class, Class::Environment);
     let stop = |_, _| Err(Failure::interrupted());
-    let failure = download(&wanted, &hurried(), &stop).expect_err("is stopped");
+    let failure = read(&wanted, &hurried(), &stop).expect_err("is stopped");
     assert_eq!(failure.class, Class::Interrupted);
 }
