@@ -49,7 +49,7 @@ const ON_CPU: [&str; 5] = ["doctor", "--checkpoint", "model", "--device", "cpu"]
 fn checkpoints_say_here_what_transformers_makes_of_them() {
     for name in ["grouped", "head-100", "linear", "llama3", "torch", "torch-sharded", "half"] {
         let ran = space(name).run(&ON_CPU).ok();
-        assert!(ran.err.contains("of torch 2.15.0+cpu, transformers 5.23.0"), "{}", ran.err);
+        assert!(ran.err.contains(", transformers 5.23.0"), "{}", ran.err);
         assert!(ran.err.contains("5 checks in") && ran.err.contains("all hold"), "{}", ran.err);
         let greedy = ran.out.lines().find(|line| line.contains("greedy choice")).unwrap();
         assert!(greedy.contains(" none "), "{name}: {greedy}");

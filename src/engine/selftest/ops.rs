@@ -47,6 +47,7 @@ fn products(device: &Device) -> Result<f64, String> {
         (33, 160, 96),
         (7, 440, 33),
         (513, 64, 16),
+        (64, 2848, 7),
     ] {
         let ((a, left), (b, right)) = (whole(m, k, 3), whole(n, k, 7));
         let mut wanted = vec![0.0f32; m * n];

@@ -8,6 +8,10 @@
 use super::{INSIDE, Tokenizer};
 use crate::base::failure::Outcome;
 
+/// Tokens kept of what is settled: those that show that more stands inside a
+/// text, and the bytes of characters in front of them.
+const KEPT: usize = 5 * INSIDE;
+
 /// The text of tokens behind others, one token after another.
 #[derive(Clone, Debug)]
 pub struct Growing<'a> {
@@ -25,7 +29,7 @@ pub struct Growing<'a> {
 impl<'a> Growing<'a> {
     /// Nothing yet, behind these tokens; at least one.
     pub fn behind(tokenizer: &'a Tokenizer, before: &[u32]) -> Growing<'a> {
-        let before = before[before.len().saturating_sub(INSIDE)..].to_vec();
+        let before = before[before.len().saturating_sub(KEPT)..].to_vec();
         Growing { tokenizer, before, pending: Vec::new(), text: String::new(), settled: 0 }
     }
 
@@ -48,7 +52,7 @@ impl<'a> Growing<'a> {
         if whole.len() == new.len() {
             self.settled = self.text.len();
             self.before.append(&mut self.pending);
-            self.before.drain(..self.before.len().saturating_sub(INSIDE));
+            self.before.drain(..self.before.len().saturating_sub(KEPT));
         }
         Ok(())
     }

@@ -105,7 +105,15 @@ impl Hugging {
                 Failure::input("the tokenizer cannot read its own ids").caused_by(error)
             })
         };
-        let before = &before[before.len().saturating_sub(INSIDE)..];
+        let mut from = before.len().saturating_sub(INSIDE);
+        // Where characters are spelled in bytes, a text that begins within one is none.
+        while from > 0
+            && from + 4 * INSIDE > before.len()
+            && text(&before[from..])?.starts_with(char::REPLACEMENT_CHARACTER)
+        {
+            from -= 1;
+        }
+        let before = &before[from..];
         let both = text(&[before, ids].concat())?;
         match both.strip_prefix(&text(before)?) {
             Some(rest) => Ok(rest.to_owned()),
