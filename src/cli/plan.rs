@@ -162,7 +162,7 @@ fn as_json(program: &Program, loaded: &Loaded, expected: &[Expected]) -> serde_j
                 Freshness::Stale(_) => "will-run",
                 Freshness::Waits(_) => "waits",
             };
-            json!({
+            let mut row = json!({
                 "step": planned.title,
                 "kind": planned.shape.kind,
                 "state": state,
@@ -170,8 +170,16 @@ fn as_json(program: &Program, loaded: &Loaded, expected: &[Expected]) -> serde_j
                 "key": one.verdict.as_ref().map(|verdict| verdict.key),
                 "reads": planned.inputs.iter().map(|input| loaded.plan.steps[input.step].title.as_str()).collect::<Vec<_>>(),
                 "estimated-seconds": one.estimate,
-                "needs": loaded.stages[step].stage.needs(),
-            })
+            });
+            // What is stored needs nothing any more.
+            let needs = match one.freshness {
+                Freshness::Fresh => None,
+                _ => loaded.stages[step].stage.needs(),
+            };
+            if let Some(needs) = needs {
+                row["needs"] = needs.into();
+            }
+            row
         })
         .collect();
     json!({ "experiment": loaded.name(), "device": loaded.device, "steps": steps })

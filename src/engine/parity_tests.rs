@@ -314,28 +314,33 @@ fn a_fresh_adapter_starts_as_peft_does_and_changes_nothing() {
 }
 
 #[derive(Deserialize)]
-struct Spoken {
+pub(super) struct Spoken {
     /// The fixture whose weights spoke.
-    model: String,
+    pub(super) model: String,
     config: LlamaConfig,
-    said: Vec<Said>,
+    pub(super) said: Vec<Said>,
 }
 
 #[derive(Deserialize)]
-struct Said {
-    prompt: Vec<u32>,
-    reply: Vec<u32>,
+pub(super) struct Said {
+    pub(super) prompt: Vec<u32>,
+    pub(super) reply: Vec<u32>,
     logprobs: Vec<f32>,
     /// The logit of each token above that of the next likeliest.
-    margins: Vec<f32>,
+    pub(super) margins: Vec<f32>,
+}
+
+/// What transformers says greedily.
+pub(super) fn spoken() -> Vec<Spoken> {
+    let path = format!("{}/tests/fixtures/speaking.json", env!("CARGO_MANIFEST_DIR"));
+    let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
+    part(&fixture["models"])
 }
 
 /// Every token and its probability; 32 prompts, 64 tokens, three models.
 #[test]
 fn greedy_replies_and_their_probabilities_are_those_of_transformers() {
-    let path = format!("{}/tests/fixtures/speaking.json", env!("CARGO_MANIFEST_DIR"));
-    let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("read")).expect("JSON");
-    let all: Vec<Spoken> = part(&fixture["models"]);
+    let all = spoken();
     assert_eq!(all.len(), 3);
     for Spoken { model, config, said } in all {
         let folder = format!("{}/tests/fixtures/{model}", env!("CARGO_MANIFEST_DIR"));

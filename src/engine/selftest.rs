@@ -20,6 +20,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::base::seed::Seed;
 use std::time::Instant;
 
+/// A difference measured on a device, or why there is none.
+type Measure<'a> = Box<dyn Fn(&Device) -> Result<f64, String> + 'a>;
+
 /// A property of a device, or of a model on it.
 pub struct Check<'a> {
     /// What is held against what.
@@ -27,7 +30,7 @@ pub struct Check<'a> {
     /// Largest difference allowed; 0 wants the same bits.
     pub bound: f64,
     /// Measures the difference.
-    measure: Box<dyn Fn(&Device) -> Result<f64, String> + 'a>,
+    measure: Measure<'a>,
 }
 
 /// What came of a check.

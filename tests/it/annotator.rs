@@ -2,7 +2,7 @@
 //! reply, whatever happens in between; keys stay where they are.
 
 use crate::space::{Ran, Space, list};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -65,6 +65,8 @@ struct Ledger {
     billed: BTreeMap<String, usize>,
     /// Requests of all kinds.
     requests: usize,
+    /// Bodies that were sent away once.
+    sent_away: BTreeSet<String>,
     /// Requests without the key.
     strangers: usize,
     /// When so many replies were given, the next question is held for ever.
@@ -140,8 +142,8 @@ fn answer(mut stream: TcpStream, shared: &(Mutex<Ledger>, Condvar)) {
         }
         let kind = body.bytes().map(usize::from).sum::<usize>() % 6;
         let seen = ledger.billed.get(&body).copied().unwrap_or(0);
-        // Every sixth question makes it busy now and then; every other sixth gets no verdict.
-        let busy = kind == 0 && ledger.requests.is_multiple_of(2);
+        // Every sixth question finds it busy at first; another sixth gets no verdict.
+        let busy = kind == 0 && ledger.sent_away.insert(body.clone());
         let said = match kind {
             1 => "I cannot say .",
             _ => "work: 1 + 2 = 3 ;\n**Judgement incorrect**\nrefined: answer 3",

@@ -10,7 +10,8 @@ fn a_foreign_model_is_asked_taught_scored_and_written_out() {
     let space = Space::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/interop");
     std::fs::create_dir(space.path("model")).unwrap();
-    for path in crate::space::list(&fixture).iter().filter(|path| path.is_file()) {
+    let files = [fixture.clone(), fixture.join("model")].map(|folder| crate::space::list(&folder));
+    for path in files.iter().flatten().filter(|path| path.is_file()) {
         let to = path.strip_prefix(&fixture).unwrap();
         std::fs::copy(path, space.path(to.to_str().unwrap())).unwrap();
     }
