@@ -85,6 +85,11 @@ pub(crate) enum Action {
     /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
     /// its files are.
     Export(ExportArguments),
+    /// Read every stored byte again; damaged results are put aside, and the next run makes them
+    /// anew.
+    Verify,
+    /// Take out of the store what nothing refers to any more.
+    Gc(GcArguments),
     /// Print the JSON Schema of manifests, for editors.
     Schema,
     /// List the kinds of stages, or explain one with all its fields.
@@ -148,6 +153,23 @@ pub(crate) struct DoctorArguments {
     /// `parity.json` in it, its logits and greedy replies are held against those stored there.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) checkpoint: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArguments {
+    /// Only show what would go.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Leave what was written in the last so many hours.
+    #[arg(long, value_name = "HOURS", default_value_t = 24.0, value_parser = not_negative)]
+    pub(crate) older_than: f64,
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.0..1e6).contains(&value) => Ok(value),
+        _ => Err("it must be a number from 0".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod run;
 mod standing;
 mod status;
 mod talk;
+mod upkeep;
 mod why;
 
 use crate::{
@@ -101,6 +102,8 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
         Action::Doctor(doctor) => doctor::doctor(options, doctor, &talk),
         Action::Export(export) => export::export(program, options, export, &talk),
+        Action::Verify => upkeep::verify(options, &talk),
+        Action::Gc(gc) => upkeep::gc(options, gc, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),
     };

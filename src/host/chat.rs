@@ -8,12 +8,12 @@
 mod pace;
 
 use crate::base::failure::{Failure, Outcome};
-use crate::host::clock;
+use crate::host::{clock, http};
 use pace::Pace;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use ureq::http::{Response, StatusCode};
+use ureq::http::StatusCode;
 
 /// Most bytes of one answer that are read.
 const LIMIT: u64 = 16 << 20;
@@ -219,7 +219,7 @@ impl<'a> Client<'a> {
             }
         };
         let status = response.status();
-        let asked = wait_asked_for(&response);
+        let asked = http::wait_asked_for(&response);
         let text = response.body_mut().with_config().limit(LIMIT).read_to_vec();
         let text = match text {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -326,12 +326,6 @@ fn complaint(text: &str) -> (String, String) {
     let detail = || value.get("detail").map(Value::to_string);
     let code = part("code").or_else(|| part("type")).unwrap_or_default();
     (message.or_else(detail).unwrap_or_else(|| text.to_owned()), code)
-}
-
-/// The pause of `retry-after`, in seconds or up to a date.
-fn wait_asked_for(response: &Response<ureq::Body>) -> Option<Duration> {
-    let value = response.headers().get("retry-after")?.to_str().ok()?.trim();
-    value.parse().ok().filter(|s: &f64| *s >= 0.0 && *s < 1e6).map(Duration::from_secs_f64)
 }
 
 /// Waits, and hears a wish to stop.

@@ -78,6 +78,13 @@ pub fn mark(path: &Path) -> Option<Mark> {
     })
 }
 
+/// How long ago a file or folder was last written; `None` where there is none.
+/// A time in the future is no time ago.
+pub fn age(path: &Path) -> Option<std::time::Duration> {
+    let written = fs::symlink_metadata(path).ok()?.modified().ok()?;
+    Some(written.elapsed().unwrap_or_default())
+}
+
 /// Writes a file so that others see all of it or nothing: `temporary` (on the
 /// same file system) first, then a rename.
 ///
@@ -275,6 +282,19 @@ pub fn names(folder: &Path) -> Outcome<Vec<String>> {
 /// When something in it cannot be removed.
 pub fn remove_folder(path: &Path) -> Outcome<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if !is_absent(&error) => {
+            Err(error).doing(|| format!("removing `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file; fine where there is none.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_file(path: &Path) -> Outcome<()> {
+    match fs::remove_file(path) {
         Err(error) if !is_absent(&error) => {
             Err(error).doing(|| format!("removing `{}`", path.display()))
         }

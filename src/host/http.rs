@@ -398,12 +398,7 @@ impl Transfer<'_> {
     }
 
     fn forget(&self) -> Outcome<()> {
-        match std::fs::remove_file(self.wanted.partial) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).doing(|| format!("removing `{}`", self.wanted.partial.display()))
-            }
-            _ => Ok(()),
-        }
+        fs::remove_file(self.wanted.partial)
     }
 }
 
@@ -416,11 +411,15 @@ fn refusal(wanted: &Wanted, response: &Response<ureq::Body>) -> Answer {
     if !again {
         return Answer::Never(advised(Failure::input(what), wanted, &Trouble::Refused(response)));
     }
-    let asked = header(response, "retry-after").and_then(|value| {
-        let until = |end: f64| (end - clock::unix_seconds()).max(0.0) as u64;
-        value.trim().parse().ok().or_else(|| clock::http_date(value).map(until))
-    });
-    Answer::Again(Failure::environment(what), asked.map(Duration::from_secs))
+    Answer::Again(Failure::environment(what), wait_asked_for(response))
+}
+
+/// The pause that `retry-after` asks for, in seconds or up to a date.
+pub(super) fn wait_asked_for(response: &Response<ureq::Body>) -> Option<Duration> {
+    let value = header(response, "retry-after")?.trim();
+    let until = || clock::http_date(value).map(|end| end - clock::unix_seconds());
+    let seconds: f64 = value.parse().ok().or_else(until)?;
+    seconds.is_finite().then(|| Duration::from_secs_f64(seconds.clamp(0.0, 1e6)))
 }
 
 pub(super) fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {

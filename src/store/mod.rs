@@ -27,6 +27,7 @@ pub mod record;
 pub mod replies;
 pub mod stamp;
 pub mod standing;
+pub mod upkeep;
 
 use crate::{
     base::{

@@ -1,11 +1,10 @@
 //! An annotator behind a server, through the program: paid once for every
 //! reply, whatever happens in between; keys stay where they are.
 
-use crate::space::{Ran, Space, list};
+use crate::space::{Ran, Space, files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// The study up to its collection: a base that knows nothing, 24 problems.
@@ -175,17 +174,7 @@ fn run(space: &Space, arguments: &[&str], key: Option<&str>) -> Ran {
     if let Some(key) = key {
         command.env("JUDGE_KEY", key);
     }
-    let output = command.output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
-    list(folder).into_iter().flat_map(below).collect()
+    Ran::of(&mut command)
 }
 
 const WITH_KEY: &str = "key-env = \"JUDGE_KEY\"";

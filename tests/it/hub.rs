@@ -1,7 +1,7 @@
 //! A checkpoint from a hub, through the program: what is fetched, from whom,
 //! how often, and what a person hears when the hub does not play along.
 
-use crate::space::{Ran, Space, list};
+use crate::space::{Ran, Space, files, list};
 use sha1::Digest as _;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -213,17 +213,7 @@ fn command(
 }
 
 fn run_with(space: &Space, url: &str, more: &[(&str, &str)]) -> Ran {
-    let output = command(space, &["run", "m.toml"], url, more).output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
-    list(folder).into_iter().flat_map(below).collect()
+    Ran::of(&mut command(space, &["run", "m.toml"], url, more))
 }
 
 /// Files of the cache by the name under which a commit has them.

@@ -21,3 +21,4 @@ mod space;
 mod standing;
 mod study;
 mod training;
+mod upkeep;

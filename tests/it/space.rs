@@ -61,12 +61,7 @@ impl Space {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().unwrap();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Ran::of(&mut self.command(arguments))
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
@@ -101,6 +96,15 @@ impl Space {
 }
 
 impl Ran {
+    pub(crate) fn of(command: &mut Command) -> Ran {
+        let output = command.output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     pub(crate) fn ok(self) -> Ran {
         assert_eq!(self.code, 0, "{self:?}");
         self
@@ -138,3 +142,9 @@ inputs = { text = "sorted" }
 kind = "command"
 run = ["sh", "-c", "echo beside >> LOG; echo x > out/files/x"]
 "#;
+
+/// All files of a folder and of those in it.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    list(folder).into_iter().flat_map(below).collect()
+}
