@@ -4,7 +4,7 @@ redun on the common graph of N stages: one input of 1 MB, N/2 stages that read
 it, N/2 that read one of those, each `cat in > out`.
 
     python3 benches/runner.py --rekindle target/release/rekindle \
-        --peers VENV --b3sum b3sum --work /tmp/bench > runner-tables.md
+        --peers VENV --b3sum b3sum --work DIR > runner-tables.md
 
 VENV holds dvc 3.67.1, snakemake 9.27.1 and redun 0.27.0; without it, or without
 b3sum, those rows are left out. Every figure is the median of `--repeats` runs,

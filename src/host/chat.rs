@@ -8,7 +8,8 @@
 mod pace;
 
 use crate::base::failure::{Failure, Outcome};
-use crate::host::{clock, http};
+use crate::host::http;
+use crate::host::patience::{Patience, rest_until};
 use pace::Pace;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,14 +32,8 @@ pub struct Server<'a> {
     pub requests_per_minute: u64,
     /// Tokens a minute, read and written; 0 for as many as go.
     pub tokens_per_minute: u64,
-    /// For one answer.
-    pub timeout: Duration,
-    /// How often one request is tried.
-    pub tries: u32,
-    /// Pause after the first try that failed; each one is twice as long as the last.
-    pub pause: Duration,
-    /// Longest pause, also where the server asks for a longer one.
-    pub longest: Duration,
+    /// How long to wait, and how often to try; `body` is for one whole answer.
+    pub patience: Patience,
 }
 
 /// How a reply ended.
@@ -147,8 +142,8 @@ impl<'a> Client<'a> {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0) // A key goes to the server it is for and nowhere else.
-            .timeout_connect(Some(server.timeout.min(Duration::from_secs(15))))
-            .timeout_global(Some(server.timeout))
+            .timeout_connect(Some(server.patience.connect.min(server.patience.body)))
+            .timeout_global(Some(server.patience.body))
             .max_idle_connections_per_host(64)
             .user_agent(concat!("rekindle/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -182,23 +177,20 @@ impl<'a> Client<'a> {
             };
             self.pace.settle(tokens, 0);
             tries += 1;
-            if tries >= self.server.tries {
+            let patience = &self.server.patience;
+            if tries >= patience.tries {
                 let hint = format!("asked {tries} times; what was answered is kept, try again");
                 return Err(failure.hint(hint));
             }
             if let Some(asked) = asked {
                 // What it asks of one it asks of all.
-                self.pace.hold(Instant::now() + asked.min(self.server.longest));
+                self.pace.hold(Instant::now() + asked.min(patience.longest));
             }
-            let pause = asked.unwrap_or_default().max(self.pause(tries));
-            rest_until(Instant::now() + pause.min(self.server.longest), check)?;
+            // A server that asks for no pause at all gets the usual one.
+            let usual = patience.pause(tries, None);
+            let pause = asked.map_or(usual, |asked| asked.clamp(usual, patience.longest));
+            rest_until(Instant::now() + pause, check)?;
         }
-    }
-
-    /// Twice as long each time, and up to a half less, so that many do not come back at once.
-    fn pause(&self, tries: u32) -> Duration {
-        let full = self.server.pause.saturating_mul(1 << tries.saturating_sub(1).min(16));
-        full.min(self.server.longest).mul_f64(1.0 - clock::chance() / 2.0)
     }
 
     fn once(&self, body: &[u8]) -> Answer {
@@ -326,18 +318,6 @@ fn complaint(text: &str) -> (String, String) {
     let detail = || value.get("detail").map(Value::to_string);
     let code = part("code").or_else(|| part("type")).unwrap_or_default();
     (message.or_else(detail).unwrap_or_else(|| text.to_owned()), code)
-}
-
-/// Waits, and hears a wish to stop.
-fn rest_until(end: Instant, check: &dyn Fn() -> Outcome<()>) -> Outcome<()> {
-    loop {
-        check()?;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Files from the network: resumed, bounded, tried again with patience, and
 //! checked by their digest. No file is ever whole in memory.
 //!
-//! Knows nothing of data sets and of hubs. What arrives is kept beside the caller until it
-//! is whole, so that a next attempt, or a next run, goes on where this one
-//! stopped.
+//! Knows nothing of data sets and of hubs. What arrives is kept beside the
+//! caller until it is whole, so that a next attempt, or a next run, goes on
+//! where this one stopped.
 
 use crate::base::failure::{Doing, Failure, Outcome};
 use crate::base::text;
+use crate::host::patience::{self, Patience};
 use crate::host::{clock, fs};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -23,8 +24,6 @@ use ureq::http::{Response, StatusCode};
 
 /// The environment variable that names a folder with copies of remote files.
 pub const MIRROR: &str = "REKINDLE_MIRROR";
-/// The environment variable with the seconds before a first new try.
-pub const PAUSE: &str = "REKINDLE_RETRY_PAUSE";
 
 static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
 
@@ -63,52 +62,6 @@ pub struct Wanted<'a> {
     pub token: Option<&'a str>,
     /// What a person can do about a trouble.
     pub advice: &'a dyn Fn(&Trouble) -> Vec<String>,
-}
-
-/// How long to wait, and how often to try.
-#[derive(Clone, Debug)]
-pub struct Patience {
-    /// Tries without any progress.
-    pub tries: u32,
-    /// Pause after the first; each one is twice as long as the last.
-    pub pause: Duration,
-    /// Longest pause, also where a server asks for a longer one.
-    pub longest: Duration,
-    /// For a connection, and for the head of an answer.
-    pub connect: Duration,
-    /// For the body of one answer; a file that takes longer is resumed.
-    pub body: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
-            tries: 5,
-            pause: Duration::from_millis(500),
-            longest: Duration::from_secs(60),
-            connect: Duration::from_secs(15),
-            body: Duration::from_secs(300),
-        }
-    }
-}
-
-impl Patience {
-    /// As usual, with the pause of the environment where it names one.
-    ///
-    /// # Errors
-    /// `Input` when that is no number of seconds.
-    pub fn of_environment() -> Outcome<Patience> {
-        let usual = Patience::default();
-        let Some(text) = std::env::var(PAUSE).ok().filter(|text| !text.is_empty()) else {
-            return Ok(usual);
-        };
-        let seconds: Option<f64> = text.parse().ok();
-        let pause = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let pause = pause.ok_or_else(|| {
-            Failure::input(format!("`{text}` in {PAUSE} is no number of seconds"))
-        })?;
-        Ok(Patience { pause, ..usual })
-    }
 }
 
 /// Names the folder with copies of remote files for this process; the first
@@ -177,7 +130,7 @@ pub fn read(
     let whole = wanted.partial.with_extension("whole");
     download(wanted, &whole, patience, watch)?;
     let bytes = fs::read(&whole)?.unwrap_or_default();
-    std::fs::remove_file(&whole).doing(|| format!("removing `{}`", whole.display()))?;
+    fs::remove_file(&whole)?;
     Ok(bytes)
 }
 
@@ -277,26 +230,8 @@ impl Transfer<'_> {
             if tries >= self.patience.tries {
                 return Err(advised(failure, self.wanted, &Trouble::GaveUp));
             }
-            self.rest(asked.unwrap_or_else(|| self.pause(tries)))?;
-        }
-    }
-
-    /// Twice as long each time, and up to a half less, so that many do not come back at once.
-    fn pause(&self, tries: u32) -> Duration {
-        let full = self.patience.pause.saturating_mul(1 << tries.saturating_sub(1).min(16));
-        full.min(self.patience.longest).mul_f64(1.0 - clock::chance() / 2.0)
-    }
-
-    /// Waits, and hears a wish to stop.
-    fn rest(&self, pause: Duration) -> Outcome<()> {
-        let end = Instant::now() + pause.min(self.patience.longest);
-        loop {
-            (self.watch)(self.size(), 0)?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
+            let pause = self.patience.pause(tries, asked);
+            patience::rest_until(Instant::now() + pause, &|| (self.watch)(self.size(), 0))?;
         }
     }
 

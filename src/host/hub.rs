@@ -9,7 +9,8 @@
 //! content was checked, so what is there is whole.
 
 use crate::base::failure::{Doing, Failure, Outcome};
-use crate::host::http::{self, Content, Patience, Trouble, Wanted};
+use crate::host::http::{self, Content, Trouble, Wanted};
+use crate::host::patience::Patience;
 use crate::host::{fs, lock};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

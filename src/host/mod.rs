@@ -10,5 +10,6 @@ pub mod http;
 pub mod hub;
 pub mod lock;
 pub mod memory;
+pub mod patience;
 pub mod process;
 pub mod signal;

@@ -11,6 +11,7 @@ use crate::base::hash::Digest;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Resource, spec};
 use crate::host::chat::{Client, Reply, Server};
+use crate::host::patience::Patience;
 use crate::store::replies::Replies;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -185,10 +186,12 @@ impl Api {
             key_env: self.key_env.as_deref(),
             requests_per_minute: self.requests_per_minute,
             tokens_per_minute: self.tokens_per_minute,
-            timeout: Duration::from_secs(self.timeout.max(1)),
-            tries: u32::try_from(self.tries).unwrap_or(u32::MAX),
-            pause: Duration::from_secs_f64(self.pause),
-            longest: Duration::from_secs(60),
+            patience: Patience {
+                tries: u32::try_from(self.tries).unwrap_or(u32::MAX),
+                first: Duration::from_secs_f64(self.pause),
+                body: Duration::from_secs(self.timeout.max(1)),
+                ..Patience::default()
+            },
         }
     }
 

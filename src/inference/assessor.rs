@@ -13,6 +13,7 @@ use crate::base::node::Node;
 use crate::base::spec::{Reading, Use, spec};
 use crate::host::chat::{End, Reply};
 use crate::record::Verdict;
+use crate::record::answer;
 use crate::record::protocol::Protocol;
 
 /// Holes of a prompt that the protocol fills, with those that must be there.
@@ -193,21 +194,7 @@ impl Plain {
     fn find_last_before(&self, words: &str, end: usize) -> Option<(usize, usize)> {
         let wanted = Plain::of(words).text;
         let wanted = wanted.trim();
-        if wanted.is_empty() {
-            return None;
-        }
-        let whole = |at: usize| {
-            let before = self.text[..at].chars().next_back();
-            let behind = self.text[at + wanted.len()..].chars().next();
-            let joins = |edge: Option<char>, next: Option<char>| {
-                edge.is_some_and(char::is_alphanumeric) && next.is_some_and(char::is_alphanumeric)
-            };
-            !joins(wanted.chars().next(), before) && !joins(wanted.chars().next_back(), behind)
-        };
-        self.text
-            .rmatch_indices(wanted)
-            .map(|(at, _)| at)
-            .filter(|&at| whole(at))
+        answer::whole_words(&self.text, wanted)
             .map(|at| (self.from[at], self.to[at + wanted.len() - 1]))
             .find(|&(_, behind)| behind <= end)
     }

@@ -38,7 +38,7 @@ pub fn is_equal(answer: Option<f64>, gold: Option<f64>) -> bool {
 /// words, whatever its capitals.
 pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
     let text = feedback.to_lowercase();
-    let last = |words: &str| last_whole(&text, &words.to_lowercase());
+    let last = |words: &str| whole_words(&text, &words.to_lowercase()).next();
     match (last(&protocol.correct), last(&protocol.incorrect)) {
         (Some(yes), Some(no)) if yes > no => Verdict::Correct,
         (Some(_), None) => Verdict::Correct,
@@ -47,20 +47,18 @@ pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
     }
 }
 
-/// Where words stand last, not as a part of longer ones.
-fn last_whole(text: &str, words: &str) -> Option<usize> {
+/// Where words stand, the last place first, not as a part of longer ones.
+pub fn whole_words<'t>(text: &'t str, words: &'t str) -> impl Iterator<Item = usize> + 't {
     let joins = |a: Option<char>, b: Option<char>| {
         a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
     };
-    let whole = |&(at, _): &(usize, &str)| {
+    let whole = move |&at: &usize| {
         let (before, behind) = (text[..at].chars().next_back(), &text[at + words.len()..]);
         !joins(before, words.chars().next())
             && !joins(words.chars().next_back(), behind.chars().next())
     };
-    if words.is_empty() {
-        return None;
-    }
-    text.rmatch_indices(words).find(whole).map(|(at, _)| at)
+    let places = text.rmatch_indices(words).map(|(at, _)| at);
+    places.filter(move |_| !words.is_empty()).filter(whole)
 }
 
 /// The words of the reply template before and behind the answer.

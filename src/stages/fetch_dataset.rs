@@ -6,6 +6,7 @@ use crate::base::artifact::ArtifactKind;
 use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, spec};
+use crate::host::patience::Patience;
 use crate::host::{fs, http};
 use crate::record::Problem;
 use crate::stages::formats::{self, Format, Style};
@@ -129,7 +130,7 @@ impl FetchDataset {
             token: None,
             advice: &advice,
         };
-        let bytes = http::read(&wanted, &http::Patience::of_environment()?, &|done, all| {
+        let bytes = http::read(&wanted, &Patience::of_environment()?, &|done, all| {
             work.progress(done, all, "bytes", "download");
             work.check()
         });

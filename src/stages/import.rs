@@ -30,9 +30,9 @@ const GENERATION: &str = "generation_config.json";
 const VOCABULARIES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
 spec! {
-    /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout, or from a hub: `config.json`, weights as
-    /// safetensors or torch files (one, or several with an index), and its tokenizer. Pickles are
-    /// read as data; nothing in them is run.
+    /// Takes in a LLaMA checkpoint from a folder in Hugging Face's layout, or from a hub:
+    /// `config.json`, weights as safetensors or torch files (one, or several with an index), and its
+    /// tokenizer. Pickles are read as data; nothing in them is run.
     #[check(sensible)]
     pub struct Import {
         /// The folder, seen from where the program is started; or else `repository`.

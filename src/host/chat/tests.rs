@@ -80,10 +80,13 @@ fn hurried<'a>(url: &'a str, key_env: Option<&'a str>) -> Server<'a> {
         key_env,
         requests_per_minute: 0,
         tokens_per_minute: 0,
-        timeout: Duration::from_secs(5),
-        tries: 3,
-        pause: Duration::from_millis(1),
-        longest: Duration::from_millis(200),
+        patience: Patience {
+            tries: 3,
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(200),
+            body: Duration::from_secs(5),
+            ..Patience::default()
+        },
     }
 }
 
@@ -177,7 +180,8 @@ fn trouble_that_stays_is_told_and_what_cannot_get_better_is_not_tried_again() {
 fn a_server_that_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
-    let server = Server { timeout: Duration::from_millis(80), tries: 2, ..hurried(&url, None) };
+    let mut server = hurried(&url, None);
+    (server.patience.body, server.patience.tries) = (Duration::from_millis(80), 2);
     let client = Client::open(&server).expect("no key is needed");
     let failure = client.ask(b"{}", 0, &|| Ok(())).expect_err("nobody answers");
     assert_eq!(failure.class, Class::Environment);

@@ -78,7 +78,7 @@ fn refused(status: &str, headers: &str) -> Vec<u8> {
 fn hurried() -> Patience {
     Patience {
         tries: 3,
-        pause: Duration::from_millis(5),
+        first: Duration::from_millis(5),
         longest: Duration::from_millis(200),
         connect: Duration::from_secs(5),
         body: Duration::from_secs(5),
