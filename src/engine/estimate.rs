@@ -9,6 +9,7 @@
 use super::config::LlamaConfig;
 use super::lora::Lora;
 use super::ops::Precision;
+use super::ops::linear_memory::{LOGITS, QUERIES};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -150,9 +151,10 @@ impl Plan<'_> {
             Some(_) => 0,
         };
         let flow = F32 * tokens * (2 * sizes.width + 3 * sizes.inner.max(sizes.query));
+        let scores = self.scores(&sizes);
         let top = activations + logits;
-        let middle = activations + tables + flow;
-        let bottom = own + tables + stream + flow;
+        let middle = activations + tables + flow.max(scores);
+        let bottom = own + tables + stream + flow.max(scores);
         let step = before + top.max(middle).max(bottom);
         // A checkpoint is put together in memory, when no step is on.
         let checkpoint = 3 * own;
@@ -163,37 +165,51 @@ impl Plan<'_> {
     /// Bytes that one block leaves to its backward pass.
     fn block(&self, sizes: &Sizes) -> u64 {
         let &Sizes { width, inner, query, kv, heads, .. } = sizes;
-        let Part { tokens, squares, .. } = self.part;
+        let tokens = self.part.tokens;
         if self.fused {
             // Two inputs of norms and their outputs; q, k, v, o and the log-sum-exp; gate, up and
             // what comes of them.
             return F32 * tokens * (4 * width + 2 * query + 2 * kv + heads + 3 * inner);
         }
         // The same composed of plain operations: each norm leaves one more row and each operand of a
-        // product its rounded copy, one for each product; keys and values are repeated for all heads,
-        // every document leaves its probabilities, and the activation two rows more.
+        // product its rounded copy, one for each product; attention keeps rotated queries and keys,
+        // and values, and the activation leaves two rows more.
         let bytes = self.precision.bytes();
         let rounded = bytes < F32;
         let (attend, feed) = if rounded { (3, 2) } else { (1, 1) };
-        let rows = F32 * (4 * width + 4 * inner)
-            + bytes * (attend * width + feed * width + 4 * query + inner);
-        let probabilities = F32 + if rounded { bytes } else { 0 };
+        let rows = F32 * (4 * width + query + 2 * kv + 4 * inner)
+            + bytes * (attend * width + feed * width + query + inner);
         let copies = if rounded { bytes * sizes.block } else { 0 };
-        tokens * rows + heads * squares * probabilities + copies
+        tokens * rows + copies
+    }
+
+    /// Bytes of the scores that attention holds while it is at some queries: probabilities, their
+    /// gradient, and two on the way. The fused one holds a row.
+    fn scores(&self, sizes: &Sizes) -> u64 {
+        if self.fused {
+            return 0;
+        }
+        let Part { tokens, squares, .. } = self.part;
+        let queries = tokens.min(QUERIES as u64);
+        // The longest sequence is at most the root of the sum of squares.
+        let keys = tokens.min(squares.isqrt().max(QUERIES as u64));
+        4 * F32 * sizes.heads * queries * keys
     }
 
     /// Bytes of logits.
     fn logits(&self, sizes: &Sizes) -> u64 {
         let Part { targets, .. } = self.part;
+        // The gradient of the output matrix, and what a chunk adds to it.
+        let learns = if self.lora.is_none() { 2 } else { 0 };
+        let matrices = learns * F32 * sizes.vocabulary * sizes.width;
         if self.fused {
-            let chunk = F32 * targets.min(CHUNK) * sizes.vocabulary;
-            // The gradient of the output matrix, and what a chunk adds to it.
-            let learns = if self.lora.is_none() { 2 } else { 0 };
-            return chunk + learns * F32 * sizes.vocabulary * sizes.width;
+            return F32 * targets.min(CHUNK) * sizes.vocabulary + matrices;
         }
-        // Probabilities, the gradient that comes and the one that goes, and its rounded copy.
+        // Logits, probabilities, their gradient and its rounded copy.
         let bytes = self.precision.bytes();
-        targets * sizes.vocabulary * (3 * F32 + if bytes < F32 { bytes } else { 0 })
+        let cell = 3 * F32 + if bytes < F32 { bytes } else { 0 };
+        let rows = (LOGITS as u64 / sizes.vocabulary).clamp(1, targets.max(1));
+        rows * sizes.vocabulary * cell + matrices
     }
 
     /// Floating-point operations of one part: a product of `[n, k]` and `[k, m]` is

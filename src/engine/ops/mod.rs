@@ -2,8 +2,10 @@
 //!
 //! The model calls the functions of this file. On the CPU they are fused
 //! loops with hand-written gradients (`fused`, `cpu`, `simd`); on every other
-//! device they are compositions of plain tensor operations (`reference`),
-//! which also say what the fused ones must compute: the tests compare the two.
+//! device they are compositions of plain tensor operations (`reference`), but
+//! for the two that would hold too much (`linear_memory`, on burn's tape by
+//! `taped`). The plain ones also say what the others must compute: the tests
+//! compare them.
 //!
 //! Rows are tokens of several documents one after another ("packed"): nothing
 //! is padded, and attention never crosses a document's bounds.
@@ -14,9 +16,11 @@
 
 mod cpu;
 mod fused;
+pub(in crate::engine) mod linear_memory;
 mod product;
 pub(in crate::engine) mod reference;
 mod simd;
+mod taped;
 
 pub use product::Precision;
 
@@ -239,14 +243,15 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     ))
 }
 
-/// Rotary embedding and causal grouped-query attention within each document.
+/// Rotary embedding and causal grouped-query attention within each document; it
+/// never holds the scores of more than some queries, nor keeps any.
 ///
 /// # Shapes
 /// q `[N, H * D]`; k, v `[N, Hkv * D]`, not yet rotated -> `[N, H * D]`
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, plan: &AttentionPlan) -> Tensor<2> {
     admit("attention", [q.dtype(), k.dtype(), v.dtype()], DType::F32);
     if !is_fused(&q, plan.precision) {
-        return reference::attention(q, k, v, plan);
+        return linear_memory::attention(q, k, v, plan);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::attention(
         q.into_dispatch(),
@@ -256,8 +261,8 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, plan: &AttentionPlan)
     ))
 }
 
-/// Weighted cross entropy of `h w^T` against targets, in nats; on the CPU in
-/// f32 it never holds more than a chunk of the logits.
+/// Weighted cross entropy of `h w^T` against targets, in nats; it never holds
+/// more than a chunk of the logits.
 ///
 /// # Shapes
 /// h `[M, d]`; w `[V, d]`; targets, weights `[M]` -> `[1]`
@@ -270,7 +275,7 @@ pub fn linear_cross_entropy(
 ) -> Tensor<1> {
     admit("linear_cross_entropy", [h.dtype(), w.dtype()], precision.dtype());
     if !is_fused(&h, precision) {
-        return reference::linear_cross_entropy(h, w, targets, weights, precision);
+        return linear_memory::linear_cross_entropy(h, w, targets, weights, precision);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear_cross_entropy(
         h.into_dispatch(),

@@ -10,7 +10,7 @@ use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use std::sync::Arc;
 
-fn indices(ids: &[u32], like: &Tensor<2>) -> Tensor<1, Int> {
+pub(super) fn indices(ids: &[u32], like: &Tensor<2>) -> Tensor<1, Int> {
     let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     Tensor::from_data(TensorData::new(ids.clone(), [ids.len()]), &like.device().inner())
 }
@@ -40,12 +40,24 @@ pub(in crate::engine) fn rope(
     table: &RopeTable,
     positions: &Arc<[u32]>,
 ) -> Tensor<2> {
+    rotate(x, heads, table, positions, 1.0)
+}
+
+/// The rotary embedding; with `turn = -1` its gradient, which turns back.
+pub(super) fn rotate(
+    x: Tensor<2>,
+    heads: usize,
+    table: &RopeTable,
+    positions: &Arc<[u32]>,
+    turn: f32,
+) -> Tensor<2> {
     let ([n, width], half) = (x.dims(), table.half());
-    let gather = |of: fn(&RopeTable, u32) -> &[f32]| {
-        let values: Vec<f32> = positions.iter().flat_map(|&p| of(table, p).to_vec()).collect();
+    let gather = |of: fn(&RopeTable, u32) -> &[f32], sign: f32| {
+        let values: Vec<f32> =
+            positions.iter().flat_map(|&p| of(table, p).iter().map(|x| x * sign)).collect();
         Tensor::<3>::from_data(TensorData::new(values, [n, 1, half]), &x.device().inner())
     };
-    let (cos, sin) = (gather(|t, p| t.at(p).0), gather(|t, p| t.at(p).1)); // [N, 1, D/2]
+    let (cos, sin) = (gather(|t, p| t.at(p).0, 1.0), gather(|t, p| t.at(p).1, turn)); // [N, 1, D/2]
     let x = x.reshape([n, heads, 2 * half]);
     let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
     let rotated =

@@ -55,14 +55,7 @@ fn products(device: &Device) -> Result<f64, String> {
             let (row, column) = (cell / n, cell % n);
             *value = (0..k).map(|i| a[row * k + i] * b[column * k + i]).sum();
         }
-        // Both operands as they lie, then each as a transposed view of a copy that lies the
-        // other way.
-        let turned = |x: &Tensor<2>| -> Result<Tensor<2>, String> {
-            let [rows, columns] = x.dims();
-            let copy = numbers(x.clone().transpose())?;
-            let copy = TensorData::new(copy, [columns, rows]);
-            Ok(Tensor::<2>::from_data(copy, device).transpose())
-        };
+        // Both operands as they lie, then each as a view that lies across.
         for (left, right) in [
             (left.clone(), right.clone()),
             (turned(&left)?, right.clone()),
@@ -73,6 +66,13 @@ fn products(device: &Device) -> Result<f64, String> {
         }
     }
     Ok(worst)
+}
+
+/// The same matrix as a transposed view of a copy that lies the other way.
+fn turned(x: &Tensor<2>) -> Result<Tensor<2>, String> {
+    let [rows, columns] = x.dims();
+    let copy = TensorData::new(numbers(x.clone().transpose())?, [columns, rows]);
+    Ok(Tensor::<2>::from_data(copy, &x.device()).transpose())
 }
 
 /// A view into a larger tensor gives what a copy of it gives.
@@ -94,8 +94,8 @@ fn strided(device: &Device) -> Result<f64, String> {
 }
 
 /// The largest difference between `f` on the device and `plain` on the
-/// processor: the value with and without a tape, and the gradients of a random
-/// projection of it.
+/// processor: the value with and without a tape, that of views that lie across,
+/// and the gradients of a random projection of it.
 fn against<const N: usize>(
     device: &Device,
     inputs: [(&str, [usize; 2]); N],
@@ -107,7 +107,11 @@ fn against<const N: usize>(
         let leaves = inputs.clone().map(|x| x.autodiff().require_grad());
         let y = f(leaves.clone());
         let projection = random("projection", y.dims(), device);
-        let mut found = vec![numbers(f(inputs))?, numbers(y.clone().inner())?];
+        let strided = inputs.clone().map(|x| turned(&x));
+        let strided = strided.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let strided = strided.try_into().map_err(|_| "as many views as operands".to_owned())?;
+        let mut found =
+            vec![numbers(f(inputs))?, numbers(f(strided))?, numbers(y.clone().inner())?];
         let mut tape = (y * projection.autodiff()).sum().backward();
         for leaf in leaves {
             let gradient = leaf.grad_remove(&mut tape).ok_or("a gradient is missing")?;
@@ -158,16 +162,19 @@ fn norms(device: &Device) -> Result<f64, String> {
 
 fn attention(device: &Device) -> Result<f64, String> {
     let mut worst = 0.0f64;
-    for (query, kv, dim, lengths) in
-        [(1, 1, 2, vec![1]), (4, 2, 6, vec![5, 1, 19]), (6, 3, 20, vec![33, 2])]
-    {
+    for (query, kv, dim, lengths) in [
+        (1, 1, 2, vec![1]),
+        (4, 2, 6, vec![5, 1, 19]),
+        (6, 3, 20, vec![33, 2]),
+        (2, 1, 4, vec![3, 300]),
+    ] {
         let n: usize = lengths.iter().sum();
         let documents = Documents::of_lengths(lengths);
         let plan = AttentionPlan {
             heads: Heads { query, kv, dim },
             positions: documents.positions(),
             documents,
-            rope: RopeTable::new(dim, 64, 1e4),
+            rope: RopeTable::new(dim, 300, 1e4),
             precision: Precision::F32,
         };
         let one = against(
