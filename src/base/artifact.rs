@@ -42,12 +42,19 @@ artifacts! {
     Tokenizer = "tokenizer",
     /// A checkpoint (`config.json`, `model.safetensors`, and its tokenizer's files).
     Model = "model",
+    /// What scores replies (`reward.json`, `score.safetensors`, and adapters or a whole model).
+    Reward = "reward",
     /// What a training did: steps, tokens, loss (`train.json`).
     TrainLog = "train-log",
     /// Outcomes per item of an evaluation (`scores.json`).
     Scores = "scores",
+    /// What a judge said of two models' replies, pair by pair (`judgements.jsonl`), and what it
+    /// comes to (`judgements.json`).
+    Judgements = "judgements",
     /// What a filter or an annotator kept, dropped and why (`tally.json`).
     Tally = "tally",
+    /// Which test items stand in training data (`leaks.json`).
+    Leaks = "leaks",
     /// Files as they were fetched.
     Files = "files",
 }

@@ -4,10 +4,12 @@
 //! text of a failure never repeats its source; the command line walks the
 //! chain once.
 
-use std::{error::Error, fmt};
+use serde::{Deserialize, Serialize};
+use std::{error::Error, fmt, io};
 
 /// What kind of trouble it is; decides exit code and retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Data or a setting that a person can mend: a corrupt data set, a bad value.
     Input,
@@ -80,6 +82,19 @@ impl Failure {
         self
     }
 
+    /// A failure that another process told: what happened first, then its causes.
+    pub fn told(class: Class, chain: Vec<String>, hints: Vec<String>) -> Failure {
+        let mut source: Option<Box<dyn Error + Send + Sync>> = None;
+        let mut lines = chain.into_iter().rev().peekable();
+        while let Some(what) = lines.next() {
+            if lines.peek().is_none() {
+                return Failure { class, what, hints, source };
+            }
+            source = Some(Box::new(Failure { class, what, hints: Vec::new(), source }));
+        }
+        Failure { class, what: "it did not say what happened".to_owned(), hints, source }
+    }
+
     /// The failure and its causes, one line each.
     pub fn chain(&self) -> Vec<String> {
         let mut lines = vec![self.what.clone()];
@@ -115,6 +130,31 @@ pub trait Doing<T> {
 
 impl<T, E: Into<Box<dyn Error + Send + Sync>>> Doing<T> for Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Outcome<T> {
-        self.map_err(|error| Failure::environment(what()).caused_by(error))
+        self.map_err(|error| {
+            let failure = Failure::environment(what()).caused_by(error);
+            let cause = failure.source.as_ref().and_then(|error| error.downcast_ref::<io::Error>());
+            match cause.map(io::Error::kind) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    failure.hint("make room, then run the same command again: what is done is kept")
+                }
+                _ => failure,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_told_reads_as_it_was() {
+        let cause = std::io::Error::other("no space");
+        let inner = Failure::environment("writing `x`").caused_by(cause);
+        let failure = Failure::transient("step `s`").caused_by(inner).hint("make room");
+        let told = Failure::told(failure.class, failure.chain(), failure.hints.clone());
+        assert_eq!(told.chain(), ["step `s`", "writing `x`", "no space"]);
+        assert_eq!((told.class, told.hints), (Class::Transient, vec!["make room".to_owned()]));
+        assert_eq!(Failure::told(Class::Bug, Vec::new(), Vec::new()).chain().len(), 1);
     }
 }

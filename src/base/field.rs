@@ -261,7 +261,7 @@ impl<T: Resource> Field for Use<T> {
     }
 
     fn json(&self) -> Json {
-        self.name.as_ref().map_or_else(|| self.value.json(), |name| name.as_str().into())
+        self.value.json()
     }
 
     fn inputs(&self, role: &str, out: &mut Vec<InputRef>) {

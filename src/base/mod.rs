@@ -9,6 +9,7 @@ pub mod failure;
 pub mod field;
 pub mod hash;
 pub mod node;
+pub mod quantity;
 pub mod reading;
 pub mod reference;
 pub mod seed;

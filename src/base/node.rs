@@ -223,6 +223,30 @@ impl Node {
         }
     }
 
+    /// The node of a value without origins, all of it from `origin`; none where
+    /// there is a null, or a number that no manifest can hold.
+    pub fn of_json(json: &serde_json::Value, origin: &Origin) -> Option<Node> {
+        let value = match json {
+            serde_json::Value::Null => return None,
+            serde_json::Value::Bool(value) => Value::Bool(*value),
+            serde_json::Value::Number(number) if number.is_f64() => Value::Float(number.as_f64()?),
+            serde_json::Value::Number(number) => Value::Int(number.as_i64()?),
+            serde_json::Value::String(text) => Value::Text(text.as_str().into()),
+            serde_json::Value::Array(items) => {
+                let nodes = items.iter().map(|item| Node::of_json(item, origin));
+                Value::Array(Arc::new(nodes.collect::<Option<_>>()?))
+            }
+            serde_json::Value::Object(map) => {
+                let mut table = Table::default();
+                for (key, item) in map {
+                    table.insert(key.as_str(), origin.clone(), Node::of_json(item, origin)?);
+                }
+                Value::Table(table)
+            }
+        };
+        Some(Node::new(origin.clone(), value))
+    }
+
     /// The value without its origins.
     pub fn json(&self) -> serde_json::Value {
         match &self.value {

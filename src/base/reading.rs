@@ -21,6 +21,7 @@ pub struct Reading<'a> {
     path: String,
     role: String,
     torn: bool,
+    also: Option<(String, &'static [String])>,
     found: Diagnostics,
 }
 
@@ -30,7 +31,8 @@ impl<'a> Reading<'a> {
     pub fn new(resources: &'a Table) -> Reading<'a> {
         let (path, role) = (String::new(), String::new());
         let found = Diagnostics::default();
-        Reading { resources, names: None, round: None, path, role, torn: false, found }
+        let (names, round, torn, also) = (None, None, false, None);
+        Reading { resources, names, round, path, role, torn, also, found }
     }
 
     /// Says that parts of the text could not be read, so that nothing is
@@ -59,6 +61,20 @@ impl<'a> Reading<'a> {
         let round = std::mem::replace(&mut self.round, round);
         let result = read(self);
         (self.path, self.role, self.round) = (path, role, round);
+        result
+    }
+
+    /// Reads a table out of which these keys were taken, so that a mistaken key
+    /// may be one of them.
+    pub fn beside<R>(
+        &mut self,
+        keys: &'static [String],
+        node: &Node,
+        read: impl FnOnce(&Node, &mut Reading<'a>) -> R,
+    ) -> R {
+        let also = self.also.replace((self.path.clone(), keys));
+        let result = read(node, self);
+        self.also = also;
         result
     }
 
@@ -163,7 +179,10 @@ impl<'a> Reading<'a> {
             if known.iter().any(|name| is_kebab_of(key, name)) {
                 continue;
             }
-            let known: Vec<_> = known.iter().map(|name| kebab(name)).collect();
+            let also = self.also.as_ref().filter(|(path, _)| *path == self.path);
+            let also = also.into_iter().flat_map(|(_, keys)| keys.iter());
+            let also = also.map(|key| std::borrow::Cow::Borrowed(key.as_str()));
+            let known: Vec<_> = known.iter().map(|name| kebab(name)).chain(also).collect();
             let hint = text::suggestion(key, "keys here", known.iter().map(|name| &**name));
             let message = format!("unknown key `{key}` in `{}`", self.path());
             self.found.push(Diagnostic::error(message).at(&entry.key).hint(hint));

@@ -42,6 +42,22 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     quoted.join(", ")
 }
 
+/// A template with its holes filled, all in one pass: a filling that spells out
+/// a hole stays what it is.
+pub fn filled(template: &str, fillings: &[(&str, &str)]) -> String {
+    let mut rest = template;
+    let mut text = String::new();
+    while let Some(at) = rest.find('{') {
+        text += &rest[..at];
+        rest = &rest[at..];
+        let found = fillings.iter().find(|(hole, _)| rest.starts_with(hole));
+        let (hole, filling) = found.copied().unwrap_or(("{", "{"));
+        text += filling;
+        rest = &rest[hole.len()..];
+    }
+    text + rest
+}
+
 /// Edit distance in which two swapped neighbours cost one
 /// (optimal string alignment; Damerau, 1964).
 fn distance(a: &str, b: &str) -> usize {

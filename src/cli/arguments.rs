@@ -1,6 +1,6 @@
 //! What a person can type.
 
-use crate::cli::exit;
+use crate::{base::quantity::Bytes, cli::exit, manifest::Devices};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -34,9 +34,21 @@ pub(crate) struct Options {
     /// `/f32` or `/bf16` behind it, it overrides the manifest's precision too.
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
-    /// Steps that run at the same time; the number of cores if not given.
+    /// Steps that run at the same time; the number of cores if not given. None waits for memory,
+    /// cards or cores but those that ask for some in `resources`.
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// Cores that steps may keep busy, all together; those of this machine if not given. Overrides
+    /// the manifest's `[resources]`, as the next two do.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cpus: Option<u16>,
+    /// Memory that steps may take, such as `16GiB`; what is free if not given.
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub(crate) memory: Option<Bytes>,
+    /// Graphics cards that steps may take: numbers or names with commas between, or `none`; those
+    /// of this machine if not given.
+    #[arg(long, global = true, value_name = "CARDS")]
+    pub(crate) devices: Option<Devices>,
     /// Folder with copies of the public files that data sets fetch, each at its `mirror-path`.
     #[arg(
         long,
@@ -55,6 +67,13 @@ pub(crate) struct Options {
     /// Whether to use colour; `NO_COLOR` is honoured.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolate {
+    Never,
+    Cards,
+    Always,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,8 +98,9 @@ pub(crate) enum Action {
     /// Explain why a step would run, or where its result came from.
     Why(WhyArguments),
     /// Write the report of a finished experiment again.
-    Report(ManifestArgument),
-    /// Check that devices compute what they should: all that work, or the one of `--device`.
+    Report(ReportArguments),
+    /// Check that devices compute what they should: all that work, or the one of `--device`. With
+    /// `--faults`, check that no kill, disk or clock of this machine harms a result.
     Doctor(DoctorArguments),
     /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
     /// its files are.
@@ -106,6 +126,30 @@ pub(crate) struct ManifestArgument {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// End with code 6 where a published value is not reproduced, or a comparison comes out against
+    /// what the manifest expects; with `--check=all`, also where either is open.
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "contradicted"
+    )]
+    pub(crate) check: Option<Check>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Check {
+    /// Nothing wanted may be contradicted.
+    Contradicted,
+    /// All that is wanted must hold.
+    All,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RunArguments {
     /// The manifest, a TOML file.
     pub(crate) manifest: PathBuf,
@@ -118,6 +162,10 @@ pub(crate) struct RunArguments {
     /// Read every stored byte again before trusting it.
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Steps that get a process of their own, so that no crash of theirs ends the run: those on a
+    /// graphics card, or all that compute. A step's `isolate` comes before it.
+    #[arg(long, value_enum, default_value_t = Isolate::Cards, value_name = "WHICH")]
+    pub(crate) isolate: Isolate,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +201,14 @@ pub(crate) struct DoctorArguments {
     /// `parity.json` in it, its logits and greedy replies are held against those stored there.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) checkpoint: Option<PathBuf>,
+    /// Do to small studies, in a temporary folder, what kills, disks and clocks do to large ones,
+    /// and compare what comes of it with a run that nothing disturbed.
+    #[arg(long, conflicts_with = "checkpoint")]
+    pub(crate) faults: bool,
+    /// How often a runner is killed at a random moment. From 100 on, disks fail at every change
+    /// instead of at some of them.
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "faults")]
+    pub(crate) kills: u32,
 }
 
 #[derive(Debug, Args)]

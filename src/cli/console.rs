@@ -10,7 +10,7 @@ use crate::{
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ struct Seen {
     bars: Option<(MultiProgress, ProgressBar)>,
     running: BTreeMap<usize, Running>,
     reasons: BTreeMap<usize, Reason>,
-    settled: u64,
+    settled: BTreeSet<usize>,
 }
 
 struct Running {
@@ -75,14 +75,19 @@ impl<'a> Console<'a> {
         }
     }
 
-    fn start(&self, seen: &mut Seen, step: usize) {
+    fn start(&self, seen: &mut Seen, step: usize, cards: &[String]) {
         let kind = &self.plan.steps[step].shape.kind;
         let why = seen
             .reasons
             .remove(&step)
             .map(|reason| reason.phrase(&|path| (self.default)(kind, path)));
         let why = why.map_or(String::new(), |why| format!(": {why}"));
-        self.line(seen, &format!("{} starts{why}", self.title(step)));
+        let on = match cards {
+            [] => String::new(),
+            [one] => format!(" on card {one}"),
+            several => format!(" on cards {}", several.join(",")),
+        };
+        self.line(seen, &format!("{} starts{on}{why}", self.title(step)));
         let bar = self.bars(seen).map(|(all, total)| {
             let bar = all.insert_before(total, ProgressBar::no_length());
             bar.set_style(style("  {spinner} {prefix} {elapsed} {wide_msg}"));
@@ -98,7 +103,7 @@ impl<'a> Console<'a> {
         if !self.talk.terminal || self.talk.quiet {
             return None;
         }
-        let settled = seen.settled;
+        let settled = seen.settled.len() as u64;
         Some(seen.bars.get_or_insert_with(|| {
             let all = MultiProgress::new();
             let total = all.add(ProgressBar::new(self.plan.steps.len() as u64));
@@ -137,12 +142,12 @@ impl<'a> Console<'a> {
         }
     }
 
-    fn settle(&self, seen: &mut Seen) -> String {
-        seen.settled += 1;
+    fn settle(&self, seen: &mut Seen, step: usize) -> String {
+        seen.settled.insert(step);
         if let Some((_, total)) = &seen.bars {
-            total.set_position(seen.settled);
+            total.set_position(seen.settled.len() as u64);
         }
-        format!("[{}/{}]", seen.settled, self.plan.steps.len())
+        format!("[{}/{}]", seen.settled.len(), self.plan.steps.len())
     }
 }
 
@@ -150,16 +155,16 @@ impl Observer for Console<'_> {
     fn hear(&self, event: &Event) {
         let seen = &mut *self.seen();
         match event {
-            Event::Fresh { .. } => drop(self.settle(seen)),
+            Event::Fresh { step } => drop(self.settle(seen, *step)),
             Event::Stale { step, reason } => drop(seen.reasons.insert(*step, reason.clone())),
-            Event::Started { step } => self.start(seen, *step),
+            Event::Started { step, cards } => self.start(seen, *step, cards),
             Event::Progress { step, progress } => self.progress(seen, *step, progress),
             Event::Waiting { step, holder } => {
                 self.line(seen, &format!("{} waits: {holder} is doing it", self.title(*step)));
             }
             Event::Done { step, seconds, elsewhere } => {
                 self.end(seen, *step);
-                let count = self.settle(seen);
+                let count = self.settle(seen, *step);
                 let how = if *elsewhere { "was done elsewhere" } else { "done" };
                 self.line(
                     seen,
@@ -176,6 +181,25 @@ impl Observer for Console<'_> {
                         None => self.talk.must_say(&line),
                     }
                 }
+            }
+            Event::Retried { step, why, tries, of, pause } => {
+                self.end(seen, *step);
+                let warning = self.talk.paint("warning:", "1;33");
+                let (title, why) = (self.title(*step), why.join(": "));
+                let next = format!("tried again in {}", span(*pause));
+                self.line(
+                    seen,
+                    &format!("{warning} {title}: try {tries} of {of} failed, {next}: {why}"),
+                );
+            }
+            Event::Silent { step, seconds } => {
+                let warning = self.talk.paint("warning:", "1;33");
+                let (title, span) = (self.title(*step), span(*seconds));
+                let remark = "it may be stuck; a `timeout` would end it";
+                self.line(
+                    seen,
+                    &format!("{warning} {title}: nothing heard of it for {span}; {remark}"),
+                );
             }
             Event::Stopped { step } => {
                 self.end(seen, *step);
@@ -197,6 +221,7 @@ impl Observer for Console<'_> {
             }
             Event::Healed { step, why } => {
                 self.end(seen, *step);
+                seen.settled.remove(step);
                 let warning = self.talk.paint("warning:", "1;33");
                 self.line(seen, &format!("{warning} {} is made again: {why}", self.title(*step)));
             }

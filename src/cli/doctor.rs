@@ -4,7 +4,7 @@
 
 use crate::{
     base::{
-        failure::{Doing, Failure, Outcome},
+        failure::{Failure, Outcome},
         text,
     },
     cli::{
@@ -109,10 +109,7 @@ impl Checkpoint {
         let read = found
             .gather(&config, &gathered, &mut |_, _| Ok(()))
             .and_then(|()| Ok(fs::read(&gathered)?.unwrap_or_default()));
-        if fs::size(&gathered).is_some() {
-            std::fs::remove_file(&gathered)
-                .doing(|| format!("removing `{}`", gathered.display()))?;
-        }
+        fs::remove_file(&gathered)?;
         Ok(Checkpoint { folder: folder.to_owned(), config, weights: read?, parity })
     }
 

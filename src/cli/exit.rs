@@ -16,6 +16,8 @@ pub const MANIFEST: u8 = 3;
 pub const STEP: u8 = 4;
 /// The machine did not do its part: disk, lock, device, network.
 pub const ENVIRONMENT: u8 = 5;
+/// What a study was to show did not come out.
+pub const NOT_SHOWN: u8 = 6;
 /// A person stopped it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -27,6 +29,7 @@ pub const HELP: &str = "Exit codes:
     3  mistakes in the manifest
     4  a step failed, or is not done yet
     5  the machine failed: disk, store, device or network
+    6  `report --check`: what the study was to show did not come out
   130  interrupted; run the same command again to go on
 
 Results and --json go to stdout, everything else to stderr.

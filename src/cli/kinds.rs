@@ -1,8 +1,13 @@
 //! `kinds` and `schema`: what the language of manifests knows.
 
 use crate::{
-    base::{failure::Failure, text},
+    base::{
+        failure::Failure,
+        spec::{FieldDoc, Spec},
+        text,
+    },
     cli::{Program, Stop, arguments::Options, exit, talk::Talk},
+    manifest::Execution,
     stages::kind::Kind,
 };
 use serde_json::json;
@@ -67,6 +72,16 @@ fn explain(kind: &Kind) -> String {
         lines += &format!("\n  {}: {}{default}{exec}\n", field.name, field.type_name);
         field.doc.lines().for_each(|line| lines += &format!("      {line}\n"));
     }
+    lines += "\nAny step may also have these, which are never part of the identity:\n";
+    <Execution as Spec>::fields().iter().for_each(|field| lines += &line_of(field));
+    lines
+}
+
+fn line_of(field: &FieldDoc) -> String {
+    let default =
+        field.default.as_ref().map_or(", optional".to_owned(), |text| format!(" = {text}"));
+    let mut lines = format!("\n  {}: {}{default}\n", field.name, field.type_name);
+    field.doc.lines().for_each(|line| lines += &format!("      {line}\n"));
     lines
 }
 

@@ -10,12 +10,13 @@ use crate::{
     cli::{
         Program, Stop,
         arguments::{ManifestArgument, Options},
-        exit,
+        exit, machine,
         talk::Talk,
     },
     host::fs,
     manifest::{Arm, Findings, Manifest},
     plan::{Plan, Step, contrast},
+    runner::resources::{Capacity, Claim},
     stages::kind::{Numerics, Ready, resolve},
     store::{Store, history::History},
 };
@@ -28,6 +29,10 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
     /// What runs for each step of the plan.
     pub(crate) stages: Vec<Ready>,
+    /// What steps may take of the machine.
+    pub(crate) capacity: Capacity,
+    /// What each step wants of it.
+    pub(crate) claims: Vec<Claim>,
     pub(crate) device: String,
     pub(crate) manifest: String,
     /// The class of arithmetic of each device that a step uses.
@@ -129,13 +134,19 @@ fn try_load(
         found.extend(contrast::check(&plan, &arms, &findings));
     }
     let ready = |step: &Step| resolved.stages[step.source.0][step.source.1].clone();
-    let stages = plan.steps.iter().map(ready).collect();
+    let stages: Vec<Ready> = plan.steps.iter().map(ready).collect();
+    let said = arms.first().and_then(|arm| arm.machine(&mut arm.reading()));
+    let capacity = machine::capacity(options, said);
+    let claims: Vec<Claim> = stages.iter().map(|ready| Claim::of(ready, &capacity)).collect();
+    machine::warn(&plan, &arms, &claims, &capacity, &mut found);
     let manifest = entry.to_owned();
     let loaded = Loaded {
         sources: Sources::default(),
         arms,
         plan,
         stages,
+        capacity,
+        claims,
         device,
         manifest,
         classes: resolved.classes,

@@ -8,9 +8,11 @@ mod console;
 mod doctor;
 pub mod exit;
 mod export;
+mod faults;
 mod graph;
 mod kinds;
 mod load;
+mod machine;
 mod plan;
 mod report;
 mod run;
@@ -25,6 +27,7 @@ use crate::{
     host::{http, process},
     manifest::{Language, ResourceInfo},
     report::collected::Collected,
+    runner::errand,
     stages::kind::Kind,
 };
 use arguments::{Action, Arguments};
@@ -78,6 +81,9 @@ pub fn main(program: &Program) -> ExitCode {
         process::watch_groups();
         return exit::code(exit::OK);
     }
+    if std::env::args_os().nth(1).is_some_and(|word| word == errand::STEP) {
+        return exit::code(talk::serve(program));
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -100,6 +106,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Status(manifest) => status::status(program, options, manifest, &talk),
         Action::Why(why) => why::why(program, options, why, &talk),
         Action::Report(manifest) => report::report(program, options, manifest, &talk),
+        Action::Doctor(doctor) if doctor.faults => faults::faults(program, options, doctor, &talk),
         Action::Doctor(doctor) => doctor::doctor(options, doctor, &talk),
         Action::Export(export) => export::export(program, options, export, &talk),
         Action::Verify => upkeep::verify(options, &talk),

@@ -49,8 +49,10 @@ pub(crate) fn plan(
                     let time = one
                         .estimate
                         .map_or("unknown".to_owned(), |seconds| format!("~ {}", span(seconds)));
-                    let needs = loaded.stages[step].stage.needs();
-                    needs.map_or(time.clone(), |needs| format!("{time}; {needs}"))
+                    let needs = loaded.stages[step].stage.needs().map(|need| need.words);
+                    let wants = loaded.claims[step].words().map(|words| format!("wants {words}"));
+                    let all = [Some(time), wants, needs];
+                    all.into_iter().flatten().collect::<Vec<_>>().join("; ")
                 }
             };
             vec![
@@ -177,7 +179,13 @@ fn as_json(program: &Program, loaded: &Loaded, expected: &[Expected]) -> serde_j
                 _ => loaded.stages[step].stage.needs(),
             };
             if let Some(needs) = needs {
-                row["needs"] = needs.into();
+                row["needs"] = needs.words.into();
+            }
+            if let Some(words) = loaded.claims[step].words() {
+                row["wants"] = words.into();
+            }
+            if let Some((_, what)) = loaded.claims[step].beyond(&loaded.capacity) {
+                row["cannot-run"] = format!("it wants {what}").into();
             }
             row
         })

@@ -10,27 +10,30 @@ use crate::{
     },
     cli::{
         Program, Stop,
-        arguments::{ManifestArgument, Options},
+        arguments::{Check, Options, ReportArguments},
         exit,
         load::{self, Loaded},
         plan::expect,
         talk::Talk,
     },
     host::fs,
-    report::collected::{Collected, CollectedArm, CollectedFile, CollectedOutput, CollectedStep},
+    report::{
+        collected::{Collected, CollectedArm, CollectedFile, CollectedOutput, CollectedStep},
+        verdicts::{self, Holds, Verdict},
+    },
     store::{
         Store,
         record::{ActionRecord, Output},
         stamp::Stamp,
     },
 };
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// `report`: writes the report again, without running anything.
 pub(crate) fn report(
     program: &Program,
     options: &Options,
-    argument: &ManifestArgument,
+    argument: &ReportArguments,
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &argument.manifest, true, talk)?;
@@ -60,10 +63,42 @@ pub(crate) fn report(
     let Some(store) = Store::open_existing(&options.store)? else { return Ok(exit::OK) };
     let written = write(program, loaded, &store, &records, made_of(loaded, &records))?;
     talk.say(&written);
-    if talk.json {
-        talk.json_data(&serde_json::json!({ "results": loaded.results() }))?;
+    let mut answer = serde_json::json!({ "results": loaded.results() });
+    let mut code = exit::OK;
+    if let Some(check) = argument.check {
+        let found = verdicts::verdicts(&collect(loaded, &store, &records)?);
+        for Verdict { what, outcome, holds } in &found {
+            let line = format!("{outcome}: {what}");
+            // Why the code is what it is belongs to the result, even where little is to be said.
+            match fails(check, *holds) {
+                true => talk.must_say(&line),
+                false => talk.say(&line),
+            }
+        }
+        if found.iter().any(|verdict| fails(check, verdict.holds)) {
+            code = exit::NOT_SHOWN;
+        }
+        let row = |v: &Verdict| {
+            let holds = match v.holds {
+                Holds::Yes => Some(true),
+                Holds::Open => None,
+                Holds::No => Some(false),
+            };
+            serde_json::json!({ "what": v.what, "outcome": v.outcome, "holds": holds })
+        };
+        answer["verdicts"] = found.iter().map(row).collect();
     }
-    Ok(exit::OK)
+    if talk.json {
+        talk.json_data(&answer)?;
+    }
+    Ok(code)
+}
+
+fn fails(check: Check, holds: Holds) -> bool {
+    match check {
+        Check::Contradicted => holds == Holds::No,
+        Check::All => holds != Holds::Yes,
+    }
 }
 
 /// Writes the report unless it was made of the same results and is as it was
@@ -203,6 +238,10 @@ fn collect(
         arms: Vec::new(),
     };
     for (number, arm) in loaded.arms.iter().enumerate() {
+        let mut cx = arm.reading();
+        let findings = arm.findings(&mut cx);
+        let cases = findings.report.iter().flat_map(|report| &report.cases);
+        let shown: BTreeSet<&str> = cases.map(|case| case.dialogues.reference.as_str()).collect();
         let mut steps = Vec::new();
         for declared in &arm.steps {
             let place =
@@ -232,24 +271,37 @@ fn collect(
                 outputs: record
                     .outputs
                     .iter()
-                    .map(|output| collect_output(store, output))
+                    .map(|output| {
+                        let name = format!("{}.{}", declared.name, output.name);
+                        let is_shown =
+                            shown.contains(name.as_str()) || shown.contains(declared.name.as_str());
+                        collect_output(store, output, is_shown)
+                    })
                     .collect::<Outcome<_>>()?,
             });
         }
-        let mut cx = arm.reading();
-        let findings = arm.findings(&mut cx);
         let (coordinates, seed) = (arm.coords.clone(), arm.seed.0);
         collected.arms.push(CollectedArm { coordinates, seed, findings, steps });
     }
     Ok(collected)
 }
 
-fn collect_output(store: &Store, output: &Output) -> Outcome<CollectedOutput> {
-    let wanted =
-        matches!(output.kind, ArtifactKind::Scores | ArtifactKind::Tally | ArtifactKind::TrainLog);
+fn collect_output(store: &Store, output: &Output, shown: bool) -> Outcome<CollectedOutput> {
+    let wanted = |name: &str| match output.kind {
+        ArtifactKind::Scores
+        | ArtifactKind::Tally
+        | ArtifactKind::TrainLog
+        | ArtifactKind::Leaks => true,
+        // What was said of every pair may be long, and is in none of the tables.
+        ArtifactKind::Judgements => shown || name.ends_with(".json"),
+        _ => shown,
+    };
     let mut files = Vec::new();
     for file in &output.files {
-        let content = if wanted { fs::read(&store.file(output, &file.name)?)? } else { None };
+        let content = match wanted(&file.name) {
+            true => fs::read(&store.file(output, &file.name)?)?,
+            false => None,
+        };
         files.push(CollectedFile {
             name: file.name.clone(),
             size: file.size,

@@ -4,22 +4,22 @@ use crate::{
     base::{failure::Failure, text},
     cli::{
         Program, Stop,
-        arguments::{Options, RunArguments},
+        arguments::{Isolate, Options, RunArguments},
         console::Console,
         exit, kinds,
         load::{self, Loaded},
+        machine,
         plan::span,
         report,
         standing::{self, Settled},
         talk::Talk,
     },
-    host::{
-        clock,
-        signal::{self, StopFlag},
-    },
+    host::signal::{self, StopFlag},
     runner::{
         drive::{self, Drive, Finished, drive},
-        executor::InProcess,
+        event::Observer,
+        executor::Executor,
+        isolated::{Isolating, Isolation},
         state::State,
     },
     store::{Store, history::History},
@@ -38,6 +38,7 @@ pub(crate) fn run(
     }
     let since = standing::now();
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
+    machine::refuse(loaded, options)?;
     let store = Store::open(&options.store)?;
     let mut history = History::read(&store)?;
     let stop = StopFlag::default();
@@ -49,41 +50,91 @@ pub(crate) fn run(
         talk.say(&format!("device: {}", (program.device_name)(&loaded.device)?));
     }
     let console = Console::new(&loaded.plan, *talk, &default);
-    let finished = drive(Drive {
-        plan: &loaded.plan,
-        stages: &loaded.stages,
+    let isolating = Isolating {
+        isolation: match arguments.isolate {
+            Isolate::Never => Isolation::Never,
+            Isolate::Cards => Isolation::Cards,
+            Isolate::Always => Isolation::Always,
+        },
+        mirror: options.mirror.clone(),
+    };
+    let course = Course {
+        program,
+        options,
+        loaded,
         store: &store,
-        history: &mut history,
-        executor: &InProcess,
+        executor: &isolating,
         observer: &console,
         stop,
-        before: &|| report::check_folder(loaded),
-        options: drive::Options {
-            jobs: options.jobs.map_or_else(clock::cores, usize::from),
-            keep_going: arguments.keep_going,
-            verify: arguments.verify,
-            device: loaded.device.clone(),
-            manifest: loaded.manifest.clone(),
-        },
-    });
-    console.close();
-    let finished = finished?;
-    let whole = finished.states.iter().all(|state| state.is_settled());
-    let written = if whole {
-        let made_of = report::made_of(loaded, &finished.records);
-        let written = report::write_if_due(program, loaded, &store, &finished.records, made_of)?;
-        if finished.states.iter().all(|&state| state == State::Fresh) {
-            let records = &finished.records;
-            // A shortcut that cannot be kept is no failure of the run.
-            let _ = standing::keep(loaded, options, &store, &history, since, made_of, records);
-        }
-        Some(written)
-    } else {
-        None
+        keep_going: arguments.keep_going,
+        verify: arguments.verify,
     };
+    let gone = course.go(&mut history, since);
+    console.close();
+    let (finished, written) = gone?;
+    let whole = written.is_some();
     let ending = Ending::of(loaded, &finished, written);
     tell(&ending, options, talk)?;
     Ok(code(&finished, whole))
+}
+
+/// A run from its plan to its report.
+pub(crate) struct Course<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) options: &'a Options,
+    pub(crate) loaded: &'a Loaded,
+    pub(crate) store: &'a Store,
+    pub(crate) executor: &'a dyn Executor,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) stop: StopFlag,
+    pub(crate) keep_going: bool,
+    pub(crate) verify: bool,
+}
+
+impl Course<'_> {
+    /// Does what must be done, and writes the report if then all is done: says
+    /// what was written. `since` is when the looking began.
+    ///
+    /// # Errors
+    /// When the store or the report fails; what a step fails with is told with
+    /// the rest.
+    pub(crate) fn go(
+        self,
+        history: &mut History,
+        since: f64,
+    ) -> Result<(Finished, Option<String>), Failure> {
+        let Course { program, options, loaded, store, .. } = self;
+        let finished = drive(Drive {
+            plan: &loaded.plan,
+            stages: &loaded.stages,
+            claims: &loaded.claims,
+            store,
+            history,
+            executor: self.executor,
+            observer: self.observer,
+            stop: self.stop,
+            before: &|| report::check_folder(loaded),
+            options: drive::Options {
+                jobs: options.jobs.map_or(loaded.capacity.cpus, usize::from),
+                capacity: loaded.capacity.clone(),
+                keep_going: self.keep_going,
+                verify: self.verify,
+                device: loaded.device.clone(),
+                manifest: loaded.manifest.clone(),
+            },
+        })?;
+        if !finished.states.iter().all(|state| state.is_settled()) {
+            return Ok((finished, None));
+        }
+        let made_of = report::made_of(loaded, &finished.records);
+        let written = report::write_if_due(program, loaded, store, &finished.records, made_of)?;
+        if finished.states.iter().all(|&state| state == State::Fresh) {
+            let records = &finished.records;
+            // A shortcut that cannot be kept is no failure of the run.
+            let _ = standing::keep(loaded, options, store, history, since, made_of, records);
+        }
+        Ok((finished, Some(written)))
+    }
 }
 
 /// Whether all steps are known to be stored and the report to be as it was;

@@ -121,6 +121,12 @@ fn last_words(notes: &[Timed]) -> BTreeMap<String, String> {
             Note::StepStarted { step, .. } => (step, "started, not ended".to_owned()),
             Note::StepDone { step, seconds, .. } => (step, format!("done in {}", span(*seconds))),
             Note::StepFailed { step, why, .. } => (step, format!("failed: {}", why.join(": "))),
+            Note::StepRetried { step, why, tries, .. } => {
+                (step, format!("failed, try {tries}: {}", why.join(": ")))
+            }
+            Note::StepSilent { step, seconds } => {
+                (step, format!("started, not ended; nothing heard for {}", span(*seconds)))
+            }
             Note::StepStopped { step, .. } => (step, "stopped".to_owned()),
             Note::Healed { step, why } => (step, format!("made again: {why}")),
             _ => continue,

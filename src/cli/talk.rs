@@ -6,7 +6,12 @@ use crate::{
         failure::{Doing, Failure, Outcome},
         node::Sources,
     },
-    cli::arguments::{Color, Options},
+    cli::{
+        Program,
+        arguments::{Color, Options},
+        exit,
+    },
+    runner::errand,
 };
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -100,5 +105,17 @@ impl Talk {
     /// Colours a text where colour is wanted.
     pub(crate) fn paint(&self, text: &str, style: &str) -> String {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Does what the process of one step does, and says so on stdout, which is a
+/// pipe to the runner.
+pub(crate) fn serve(program: &Program) -> u8 {
+    match errand::serve(program.kinds, &program.numerics, &mut std::io::stdout()) {
+        Ok(()) => exit::OK,
+        Err(failure) => {
+            Talk::stderr(&failure.what);
+            exit::ARGUMENTS
+        }
     }
 }

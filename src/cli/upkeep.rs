@@ -70,6 +70,7 @@ pub(crate) fn verify(options: &Options, talk: &Talk) -> Result<u8, Stop> {
 pub(crate) fn gc(options: &Options, arguments: &GcArguments, talk: &Talk) -> Result<u8, Stop> {
     let store = open(options)?;
     let grace = Duration::from_secs_f64(arguments.older_than * 3600.0);
+    let _alone = if arguments.dry_run { None } else { Some(store.alone()?) };
     let garbage = store.garbage(grace)?;
     let bytes: u64 = garbage.iter().map(|one| one.bytes).sum();
     if !arguments.dry_run {

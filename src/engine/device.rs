@@ -181,6 +181,24 @@ impl Opened {
     }
 }
 
+/// Where something computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the processor.
+    Processor,
+    /// On a graphics card; with its number where that is known.
+    Card(Option<usize>),
+}
+
+/// Where a class of arithmetic computes, as [`Opened::numerics`] words it.
+pub fn place_of(class: &str) -> Place {
+    if class.starts_with("flex ") {
+        return Place::Processor;
+    }
+    let number = class.strip_prefix("cuda:").and_then(|rest| rest.split(' ').next());
+    Place::Card(number.and_then(|number| number.parse().ok()))
+}
+
 /// What was found out about one device.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -346,6 +364,9 @@ mod tests {
         assert!(opened.is_cpu && opened.rejected.is_empty());
         assert_eq!(opened.name, "cpu (flex)");
         assert_eq!(check::calculates(&opened.device), Ok(()));
+        assert_eq!(place_of(&opened.numerics()), Place::Processor);
+        assert_eq!(place_of("cuda:12 NVIDIA H200 bf16"), Place::Card(Some(12)));
+        assert_eq!(place_of("wgpu llvmpipe f32"), Place::Card(None));
     }
 
     #[test]

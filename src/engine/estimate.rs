@@ -31,11 +31,8 @@ pub struct Part {
 impl Part {
     /// The part of sequences with these tokens read and predicted.
     pub fn of(sequences: impl IntoIterator<Item = (u64, u64)>) -> Part {
-        sequences.into_iter().fold(Part::default(), |sum, (tokens, targets)| Part {
-            tokens: sum.tokens + tokens,
-            targets: sum.targets + targets,
-            squares: sum.squares + tokens * tokens,
-        })
+        let one = |(tokens, targets)| Part { tokens, targets, squares: tokens * tokens };
+        sequences.into_iter().map(one).sum()
     }
 
     /// A part that is in each respect the larger of two.
@@ -45,6 +42,16 @@ impl Part {
             targets: self.targets.max(other.targets),
             squares: self.squares.max(other.squares),
         }
+    }
+}
+
+impl std::iter::Sum for Part {
+    fn sum<I: Iterator<Item = Part>>(parts: I) -> Part {
+        parts.fold(Part::default(), |sum, one| Part {
+            tokens: sum.tokens + one.tokens,
+            targets: sum.targets + one.targets,
+            squares: sum.squares + one.squares,
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
 //! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
-//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `generate` (how it speaks),
+//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `generate` (how it
+//! speaks), `preference`, `reward`, `ppo` (how it learns from what is thought of its replies),
 //! `weights`, `peft` (how it is kept, and how it comes from others and goes to
 //! them), `selftest` (what has to hold on every device).
 //!
@@ -23,6 +24,9 @@ pub mod model;
 pub mod ops;
 pub mod optimizer;
 pub mod peft;
+pub mod ppo;
+pub mod preference;
+pub mod reward;
 pub mod sample;
 pub mod selftest;
 pub mod tokenizer;
@@ -42,5 +46,7 @@ pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R
 mod parity_tests;
 #[cfg(test)]
 mod precision_tests;
+#[cfg(test)]
+mod preference_tests;
 #[cfg(test)]
 mod tests;

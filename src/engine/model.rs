@@ -196,6 +196,13 @@ impl Llama {
         model.computing_in(self.precision)
     }
 
+    /// The model without its output matrix, for those that say no tokens. Where
+    /// the embedding served as one, it is the model as it is.
+    pub fn without_output(self) -> Llama {
+        let config = LlamaConfig { tie_word_embeddings: true, ..self.config };
+        Llama { config, head: None, ..self }
+    }
+
     /// The output matrix `[V, d]`.
     pub fn output(&self) -> Tensor<2> {
         self.head.clone().unwrap_or_else(|| self.embedding.clone())

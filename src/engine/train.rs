@@ -1,11 +1,13 @@
-//! The one training loop: batches in, gradients, AdamW steps, a log.
+//! The one training loop: batches in, gradients, AdamW steps, a log. What a
+//! batch is made of is a [`Lesson`]: texts here, pairs of replies in `reward`.
 //!
 //! Does not know what the texts mean, where checkpoints are kept or who shows
 //! the progress: an observer hears of every step and may ask for a snapshot or
 //! an end.
 
 use super::batch::{Batch, Order, Pieces, Sequence};
-use super::gradient::{self, Subject};
+use super::estimate::Part;
+use super::gradient::{self, OfModel, Portion, Subject};
 use super::lora::Adapters;
 use super::model::Llama;
 use super::optimizer::{AdamW, Optimizer, global_norm};
@@ -21,6 +23,30 @@ const CURVE: u64 = 50;
 
 /// Sequences whose logits tell what merging adapters costs.
 const MERGE_PROBE: usize = 8;
+
+/// An item that is learnt from, whole.
+pub trait Lesson: Sized {
+    /// What the parts of a step are.
+    type Portion: Portion<Value = f64>;
+
+    /// The parts of a step, or of a held-out set; their losses add up.
+    fn parts(items: &[&Self], pieces: Pieces) -> Vec<Self::Portion>;
+
+    /// What it takes to learn from it.
+    fn extent(&self) -> Part;
+}
+
+impl Lesson for Sequence {
+    type Portion = Batch;
+
+    fn parts(items: &[&Sequence], pieces: Pieces) -> Vec<Batch> {
+        Batch::split(items, pieces)
+    }
+
+    fn extent(&self) -> Part {
+        Part::of([(self.ids.len() as u64 - 1, self.targets() as u64)])
+    }
+}
 
 /// What a training is asked to do.
 #[derive(Clone, Debug)]
@@ -45,13 +71,13 @@ pub struct Training {
     pub dropout: Seed,
 }
 
-/// Texts of a training.
+/// Texts of a training, or whatever else it learns from.
 #[derive(Clone, Copy, Debug)]
-pub struct Texts<'a> {
+pub struct Texts<'a, L = Sequence> {
     /// Those it learns from.
-    pub seen: &'a [Sequence],
+    pub seen: &'a [L],
     /// Those that only tell how far it is; may be empty.
-    pub held_out: &'a [Sequence],
+    pub held_out: &'a [L],
 }
 
 /// What came of a training.
@@ -113,10 +139,7 @@ pub trait Observer {
 /// Trains `start` on texts, or goes on from a snapshot of the same training.
 ///
 /// # Errors
-/// `Input` for a loss or a gradient that is not finite, which takes no step: a
-/// snapshot of the state before it is kept; and for weights that are not finite,
-/// of which none is. `Interrupted` when the observer asks for a stop, and what
-/// the observer's `keep` reports.
+/// Those of [`learn`].
 pub fn train(
     start: Llama,
     texts: Texts,
@@ -130,16 +153,38 @@ pub fn train(
         Some(Adapters { lora, weights }) => (Subject::adapters(&start, lora), weights.clone()),
     };
     drop(start);
+    let seen = texts.seen;
+    let (weights, progress) = learn(&subject, first, &device, texts, training, resume, observer)?;
+    Ok(finished(subject, weights, seen, progress))
+}
+
+/// Lets what is to learn learn, from `first` or from a snapshot of the same
+/// training on; gives its weights.
+///
+/// # Errors
+/// `Input` for a loss or a gradient that is not finite, which takes no step: a
+/// snapshot of the state before it is kept; and for weights that are not finite,
+/// of which none is. `Interrupted` when the observer asks for a stop, and what
+/// the observer's `keep` reports.
+pub fn learn<L: Lesson>(
+    subject: &Subject,
+    first: Vec<Tensor<2>>,
+    device: &Device,
+    texts: Texts<L>,
+    training: &Training,
+    resume: Option<Snapshot>,
+    observer: &mut dyn Observer,
+) -> Outcome<(Vec<Tensor<2>>, Progress)> {
     let (mut optimizer, mut progress) = match resume {
-        Some(snapshot) => restore(&subject, training, &snapshot, &device)?,
+        Some(snapshot) => restore(subject, training, &snapshot, device)?,
         None => (Optimizer::new(training.optimizer, subject.decays(), first), Progress::default()),
     };
-    let held_out: Vec<&Sequence> = texts.held_out.iter().collect();
+    let held_out: Vec<&L> = texts.held_out.iter().collect();
     let held_out_parts = held_out.len().div_ceil(training.batch);
-    let held_out = Batch::split(&held_out, Pieces::Count(held_out_parts));
+    let held_out = L::parts(&held_out, Pieces::Count(held_out_parts));
     let validate = |optimizer: &Optimizer, progress: &mut Progress| {
         if !held_out.is_empty() {
-            let loss = gradient::held_out_loss(&subject, &optimizer.weights(), &held_out);
+            let loss = gradient::held_out_loss(subject, &optimizer.weights(), &held_out);
             progress.held_out.push((progress.step, loss));
         }
     };
@@ -151,10 +196,10 @@ pub fn train(
     while progress.step < training.steps {
         let step = progress.step;
         let members = order.at(step);
-        let sequences: Vec<&Sequence> = members.iter().map(|&i| &texts.seen[i as usize]).collect();
-        let parts = Batch::split(&sequences, training.pieces);
+        let items: Vec<&L> = members.iter().map(|&i| &texts.seen[i as usize]).collect();
+        let parts = L::parts(&items, training.pieces);
         let (loss, gradients) = gradient::gradients(
-            &subject,
+            subject,
             &optimizer.weights(),
             &parts,
             training.recompute,
@@ -164,8 +209,8 @@ pub fn train(
         if !loss.is_finite() || !norm.is_finite() {
             drop(gradients);
             // Where the weights are not finite that is the failure, and no example is to blame.
-            observer.keep(snapshot(&subject, &optimizer, &progress)?)?;
-            let names = blame(&subject, &optimizer.weights(), &sequences);
+            observer.keep(snapshot(subject, &optimizer, &progress)?)?;
+            let names = blame(subject, &optimizer.weights(), &items);
             let names: Vec<String> =
                 names.into_iter().map(|i| observer.name(members[i] as usize)).collect();
             return Err(not_finite(step, loss, norm, &names));
@@ -179,15 +224,15 @@ pub fn train(
         }
         match observer.step(&progress, loss) {
             Wish::Continue => {}
-            Wish::Snapshot => observer.keep(snapshot(&subject, &optimizer, &progress)?)?,
+            Wish::Snapshot => observer.keep(snapshot(subject, &optimizer, &progress)?)?,
             Wish::Stop => {
-                observer.keep(snapshot(&subject, &optimizer, &progress)?)?;
+                observer.keep(snapshot(subject, &optimizer, &progress)?)?;
                 return Err(Failure::interrupted());
             }
         }
     }
     sound(&optimizer)?;
-    Ok(finished(subject, optimizer.weights(), texts.seen, progress))
+    Ok((optimizer.weights(), progress))
 }
 
 /// Whether the weights can be kept: a finite gradient may still have thrown them
@@ -207,12 +252,12 @@ fn finished(
     seen: &[Sequence],
     progress: Progress,
 ) -> Trained {
-    match subject {
-        Subject::Whole { config, rope, precision } => {
+    match subject.into_parts(weights) {
+        (OfModel::Whole { config, rope, precision }, weights) => {
             let model = Llama::with_rope(config, rope, weights).computing_in(precision);
             Trained { model, adapters: None, progress }
         }
-        Subject::Adapters { base, lora } => {
+        (OfModel::Adapters { base, lora }, weights) => {
             let adapters = Adapters { lora, weights };
             let model = adapters.merge(&base);
             let probe = Batch::pack(seen.iter().take(MERGE_PROBE));
@@ -222,14 +267,14 @@ fn finished(
     }
 }
 
-/// Which sequences of a step have a loss that is not finite, alone. None
-/// where the gradients alone overflow.
-fn blame(subject: &Subject, weights: &[Tensor<2>], sequences: &[&Sequence]) -> Vec<usize> {
+/// Which items of a step have a loss that is not finite, alone. None where
+/// the gradients alone overflow.
+fn blame<L: Lesson>(subject: &Subject, weights: &[Tensor<2>], items: &[&L]) -> Vec<usize> {
     let alone = |i: &usize| {
-        let parts = [Batch::pack([sequences[*i]])];
+        let parts = L::parts(&items[*i..=*i], Pieces::Count(1));
         !gradient::held_out_loss(subject, weights, &parts).is_finite()
     };
-    (0..sequences.len()).filter(alone).collect()
+    (0..items.len()).filter(alone).collect()
 }
 
 fn not_finite(step: u64, loss: f64, norm: f64, examples: &[String]) -> Failure {
@@ -253,10 +298,10 @@ fn not_finite(step: u64, loss: f64, norm: f64, examples: &[String]) -> Failure {
 }
 
 impl Progress {
-    fn add(&mut self, parts: &[Batch], loss: f64, interval: u64, total: u64) {
+    fn add<P: Portion>(&mut self, parts: &[P], loss: f64, interval: u64, total: u64) {
         self.step += 1;
-        self.tokens += parts.iter().map(|part| part.ids.len() as u64).sum::<u64>();
-        self.tokens_supervised += parts.iter().map(|part| part.targets.len() as u64).sum::<u64>();
+        self.tokens += parts.iter().map(|part| part.ids().len() as u64).sum::<u64>();
+        self.tokens_supervised += parts.iter().map(|part| part.supervised() as u64).sum::<u64>();
         self.recent = (self.recent.0 + loss, self.recent.1 + 1);
         if self.step.is_multiple_of(interval) || self.step == total {
             self.curve.push((self.step, self.recent.0 / self.recent.1 as f64));

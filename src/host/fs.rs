@@ -2,19 +2,22 @@
 //! what was being done to it.
 //!
 //! A file that other processes may read appears by rename only, after its
-//! content has reached the disk.
+//! content has reached the disk. The changes themselves are made by `disk`.
 
 use crate::base::{
     failure::{Doing, Failure, Outcome},
     hash::{Digest, Hasher},
 };
+use crate::host::disk::{self, Out};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashSet,
     fs::{self, File},
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
+    time::SystemTime,
 };
 
 /// Creates a folder and its parents.
@@ -22,7 +25,50 @@ use std::{
 /// # Errors
 /// When the machine refuses.
 pub fn create_folder(path: &Path) -> Outcome<()> {
-    fs::create_dir_all(path).doing(|| format!("creating folder `{}`", path.display()))
+    disk::create_folder(path).doing(|| format!("creating folder `{}`", path.display()))
+}
+
+/// Creates a folder that a power cut does not take away with what is synced in
+/// it: its name, and those of the parents made with it, reach the disk too.
+///
+/// # Errors
+/// When the machine refuses.
+pub fn create_lasting_folder(path: &Path) -> Outcome<()> {
+    /// Folders whose names this process has seen to. One that is there may
+    /// have been made a moment ago by somebody who has not synced it yet.
+    static LASTING: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let known = || LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_there = path.is_dir();
+    if is_there && known().as_ref().is_some_and(|known| known.contains(path)) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if !is_there {
+        if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+            create_lasting_folder(parent)?;
+        }
+        create_folder(path)?;
+    }
+    sync_folder(parent.unwrap_or(Path::new(".")))?;
+    known().get_or_insert_default().insert(path.to_owned());
+    Ok(())
+}
+
+/// Writes a new file, or over an old one. For places that nobody else reads yet.
+///
+/// # Errors
+/// When the machine refuses.
+pub fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    let written = Out::create(path).and_then(|mut file| file.write_all(bytes));
+    written.doing(|| format!("writing `{}`", path.display()))
+}
+
+/// Makes `to` a copy of the file `from`.
+///
+/// # Errors
+/// When the machine refuses.
+pub fn copy(from: &Path, to: &Path) -> Outcome<()> {
+    disk::copy(from, to).doing(|| format!("copying `{}` to `{}`", from.display(), to.display()))
 }
 
 /// The content of a file, or `None` where there is none.
@@ -103,17 +149,24 @@ pub fn write_pieces(
     temporary: &Path,
     pieces: &mut dyn Iterator<Item = &[u8]>,
 ) -> Outcome<()> {
-    let doing = || format!("writing `{}`", path.display());
-    let written = File::create(temporary).and_then(|mut file| {
-        for piece in pieces {
-            file.write_all(piece)?;
-        }
-        file.sync_data()
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(temporary, path)) {
+    let made = Out::create(temporary).and_then(|file| fill(file, pieces, path));
+    finish(made, path, temporary)
+}
+
+/// Writes, syncs and moves to `path` what is in the making.
+fn fill(mut file: Out, pieces: &mut dyn Iterator<Item = &[u8]>, path: &Path) -> io::Result<()> {
+    for piece in pieces {
+        file.write_all(piece)?;
+    }
+    file.sync()?;
+    disk::rename(file.path(), path)
+}
+
+fn finish(made: io::Result<()>, path: &Path, temporary: &Path) -> Outcome<()> {
+    if let Err(error) = made {
         // The error is reported; a leftover temporary is only litter.
-        let _ = fs::remove_file(temporary);
-        return Err(error).doing(doing);
+        let _ = disk::remove_file(temporary);
+        return Err(error).doing(|| format!("writing `{}`", path.display()));
     }
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
@@ -121,16 +174,45 @@ pub fn write_pieces(
 /// Writes a file a person reads: beside it first, and only when it differs.
 /// Says whether anything was written.
 ///
+/// The file in the making has one name, so that a killed process leaves no more
+/// than one, which the next call takes over or away; its maker holds a lock on it.
+///
 /// # Errors
 /// When the machine refuses.
 pub fn write_if_different(path: &Path, bytes: &[u8]) -> Outcome<bool> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}{MAKING}"));
     if read(path)?.is_some_and(|old| old == bytes) {
+        let left = temporary.exists().then(|| File::open(&temporary));
+        if let Some(Ok(left)) = left
+            && left.try_lock().is_ok()
+        {
+            remove_file(&temporary)?;
+        }
         return Ok(false);
     }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    write_atomic(path, &temporary, bytes)?;
+    let made =
+        lone_making(&temporary).and_then(|file| fill(file, &mut std::iter::once(bytes), path));
+    finish(made, path, &temporary)?;
     Ok(true)
+}
+
+/// How the name ends of what [`write_if_different`] has in the making.
+pub const MAKING: &str = ".making";
+
+/// Opens a file in the making, once whoever else makes it is done.
+fn lone_making(path: &Path) -> io::Result<Out> {
+    loop {
+        let mut file = Out::keep(path)?;
+        // Where the file system has no locks, two at once are a matter of luck.
+        let _ = file.file().lock();
+        let inode = file.file().metadata()?.ino();
+        if fs::metadata(path).is_ok_and(|meta| meta.ino() == inode) {
+            file.cut()?;
+            return Ok(file);
+        }
+        // It has become the finished file of somebody else.
+    }
 }
 
 /// Makes sure that files can be created in a folder, which is made if need be.
@@ -138,11 +220,13 @@ pub fn write_if_different(path: &Path, bytes: &[u8]) -> Outcome<bool> {
 /// # Errors
 /// When they cannot.
 pub fn try_writing(folder: &Path) -> Outcome<()> {
-    create_folder(folder)?;
-    let probe = folder.join(format!(".write-test.{}", std::process::id()));
-    File::create(&probe)
-        .and_then(|_| fs::remove_file(&probe))
-        .doing(|| format!("writing to folder `{}`", folder.display()))
+    create_lasting_folder(folder)?;
+    let probe = folder.join(".write-test");
+    Out::create(&probe).map(drop).doing(|| format!("writing to folder `{}`", folder.display()))?;
+    // Another process may have tried at the same time.
+    remove_file(&probe)?;
+    // A cut of power must not bring it back when there is nothing left to try for.
+    sync_folder(folder)
 }
 
 /// Makes a folder's names durable.
@@ -151,9 +235,7 @@ pub fn try_writing(folder: &Path) -> Outcome<()> {
 /// When the machine refuses.
 pub fn sync_folder(path: &Path) -> Outcome<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .doing(|| format!("syncing folder `{}`", path.display()))
+    disk::sync_folder(path).doing(|| format!("syncing folder `{}`", path.display()))
 }
 
 /// Size and digest of a file's content.
@@ -281,7 +363,7 @@ pub fn names(folder: &Path) -> Outcome<Vec<String>> {
 /// # Errors
 /// When something in it cannot be removed.
 pub fn remove_folder(path: &Path) -> Outcome<()> {
-    match fs::remove_dir_all(path) {
+    match disk::remove_folder(path) {
         Err(error) if !is_absent(&error) => {
             Err(error).doing(|| format!("removing `{}`", path.display()))
         }
@@ -294,7 +376,7 @@ pub fn remove_folder(path: &Path) -> Outcome<()> {
 /// # Errors
 /// When it cannot be removed.
 pub fn remove_file(path: &Path) -> Outcome<()> {
-    match fs::remove_file(path) {
+    match disk::remove_file(path) {
         Err(error) if !is_absent(&error) => {
             Err(error).doing(|| format!("removing `{}`", path.display()))
         }
@@ -318,7 +400,7 @@ pub fn make_read_only(path: &Path) -> Outcome<()> {
 /// # Errors
 /// When the machine refuses.
 pub fn rename(from: &Path, to: &Path) -> Outcome<()> {
-    fs::rename(from, to).doing(|| format!("moving `{}` to `{}`", from.display(), to.display()))
+    disk::rename(from, to).doing(|| format!("moving `{}` to `{}`", from.display(), to.display()))
 }
 
 /// Waits until a file's content is on the disk.
@@ -327,8 +409,18 @@ pub fn rename(from: &Path, to: &Path) -> Outcome<()> {
 /// When the disk refuses.
 pub fn sync_file(path: &Path) -> Outcome<()> {
     File::open(path)
-        .and_then(|file| file.sync_data())
+        .and_then(|file| disk::sync_file(path, &file))
         .doing(|| format!("syncing `{}`", path.display()))
+}
+
+/// Sets the time a file was written to now, whatever its maker made of it.
+///
+/// # Errors
+/// When the machine refuses.
+pub fn touch(path: &Path) -> Outcome<()> {
+    File::open(path)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .doing(|| format!("setting the time of `{}`", path.display()))
 }
 
 /// Whether a name may be a stored file: relative, no `..`, no empty part.

@@ -134,6 +134,39 @@ pub fn read(
     Ok(bytes)
 }
 
+impl Content {
+    /// The digest of bytes, if it is not the wanted one.
+    pub fn differs(&self, bytes: &[u8]) -> Option<String> {
+        let hearing = |hear: &mut dyn FnMut(&[u8])| {
+            hear(bytes);
+            Ok(())
+        };
+        self.other_than(bytes.len() as u64, hearing).ok().flatten()
+    }
+
+    /// The digest of what `through` tells of, `all` bytes, if it is not the wanted one.
+    fn other_than(
+        &self,
+        all: u64,
+        through: impl FnOnce(&mut dyn FnMut(&[u8])) -> Outcome<()>,
+    ) -> Outcome<Option<String>> {
+        let (wanted, found) = match self {
+            Content::Any => return Ok(None),
+            Content::Sha256(wanted) => {
+                let mut hasher = Sha256::new();
+                through(&mut |bytes| hasher.update(bytes))?;
+                (wanted, hexadecimal(&hasher.finalize()))
+            }
+            Content::GitBlob(wanted) => {
+                let mut hasher = Sha1::new_with_prefix(format!("blob {all}\0"));
+                through(&mut |bytes| hasher.update(bytes))?;
+                (wanted, hexadecimal(&hasher.finalize()))
+            }
+        };
+        Ok((found != wanted.to_ascii_lowercase()).then_some(found))
+    }
+}
+
 /// The digest of a file, if it is not the wanted one.
 fn other_content(
     path: &Path,
@@ -142,7 +175,7 @@ fn other_content(
 ) -> Outcome<Option<String>> {
     let all = fs::size(path).unwrap_or(0);
     let doing = || format!("reading `{}`", path.display());
-    let through = |hear: &mut dyn FnMut(&[u8])| -> Outcome<()> {
+    content.other_than(all, |hear| {
         let mut file = File::open(path).doing(doing)?;
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -153,21 +186,7 @@ fn other_content(
             hear(&buffer[..count]);
             watch(all, all)?;
         }
-    };
-    let (wanted, found) = match content {
-        Content::Any => return Ok(None),
-        Content::Sha256(wanted) => {
-            let mut hasher = Sha256::new();
-            through(&mut |bytes| hasher.update(bytes))?;
-            (wanted, hexadecimal(&hasher.finalize()))
-        }
-        Content::GitBlob(wanted) => {
-            let mut hasher = Sha1::new_with_prefix(format!("blob {all}\0"));
-            through(&mut |bytes| hasher.update(bytes))?;
-            (wanted, hexadecimal(&hasher.finalize()))
-        }
-    };
-    Ok((found != wanted.to_ascii_lowercase()).then_some(found))
+    })
 }
 
 /// The failure of a file whose content is not what was pinned.

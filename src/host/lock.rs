@@ -3,17 +3,17 @@
 
 use crate::{
     base::failure::{Doing, Outcome},
-    host::clock,
+    host::{clock, disk::Out},
 };
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::TryLockError,
     io::{Read, Seek, Write},
     path::Path,
 };
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock only")] File);
+pub struct Lock(#[expect(dead_code, reason = "held for its lock only")] Out);
 
 /// Takes the lock at `path`, or says who has it.
 ///
@@ -21,14 +21,8 @@ pub struct Lock(#[expect(dead_code, reason = "held for its lock only")] File);
 /// When the file cannot be opened or the file system has no locks.
 pub fn try_lock(path: &Path) -> Outcome<Result<Lock, String>> {
     let doing = || format!("locking `{}`", path.display());
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .doing(doing)?;
-    match file.try_lock() {
+    let mut file = Out::keep(path).doing(doing)?;
+    match file.file().try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Err(holder(&mut file))),
         Err(TryLockError::Error(error)) => return Err(error).doing(doing),
@@ -40,11 +34,27 @@ pub fn try_lock(path: &Path) -> Outcome<Result<Lock, String>> {
         clock::host_name(),
         clock::timestamp(clock::unix_seconds())
     );
-    let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+    let _ = file.cut().and_then(|()| file.write_all(text.as_bytes()));
     Ok(Ok(Lock(file)))
 }
 
-fn holder(file: &mut File) -> String {
+/// Takes the lock at `path` together with others that share it, or alone; waits
+/// for those who have it otherwise.
+///
+/// # Errors
+/// When the file cannot be opened or the file system has no locks.
+pub fn wait_for(path: &Path, alone: bool) -> Outcome<Lock> {
+    let doing = || format!("locking `{}`", path.display());
+    let mut file = Out::keep(path).doing(doing)?;
+    match alone {
+        true => file.file().lock(),
+        false => file.file().lock_shared(),
+    }
+    .doing(doing)?;
+    Ok(Lock(file))
+}
+
+fn holder(file: &mut Out) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let text = text.trim();

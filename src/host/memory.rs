@@ -22,6 +22,20 @@ pub fn available() -> Option<u64> {
     [allowed, machine, group].into_iter().flatten().min()
 }
 
+/// How many processes the kernel has killed for want of memory, of the machine
+/// and of the group of processes that this one is confined to; for comparison.
+pub fn kills() -> u64 {
+    let text = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
+    let sources = ["/proc/vmstat", "/sys/fs/cgroup/memory.events"];
+    sources.iter().map(|path| killed(&text(path))).sum()
+}
+
+/// The kills in a list of counters.
+fn killed(counters: &str) -> u64 {
+    let line = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What the kernel thinks new programs can have.
 fn of_machine(info: &str) -> Option<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -49,6 +63,8 @@ mod tests {
         let stat = "anon 100\ninactive_file 30\nactive_file 7\n";
         assert_eq!(of_group("1000\n", "400\n", stat), Some(630));
         assert_eq!(of_group("100\n", "400\n", ""), Some(0));
+        assert_eq!(killed("nr_free 5\noom_kill 3\noom_kill_x 9\n"), 3);
+        assert_eq!(killed(""), 0);
         assert_eq!(of_group("max\n", "400\n", stat), None);
     }
 }

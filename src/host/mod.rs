@@ -5,11 +5,15 @@
 
 pub mod chat;
 pub mod clock;
+pub mod disk;
 pub mod fs;
 pub mod http;
 pub mod hub;
 pub mod lock;
+pub mod machine;
 pub mod memory;
 pub mod patience;
 pub mod process;
+pub mod sandbox;
 pub mod signal;
+pub mod tape;

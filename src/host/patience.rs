@@ -54,6 +54,16 @@ impl Patience {
         Ok(Patience { first, ..usual })
     }
 
+    /// Between tries of a whole step: what is behind it was asked often already.
+    ///
+    /// # Errors
+    /// As [`Patience::of_environment`].
+    pub fn between_steps() -> Outcome<Patience> {
+        let (usual, given) = (Patience::default(), Patience::of_environment()?);
+        let first = if given.first == usual.first { Duration::from_secs(5) } else { given.first };
+        Ok(Patience { first, longest: Duration::from_secs(300), ..usual })
+    }
+
     /// How long to wait after so many tries: as long as was asked for, else twice
     /// as long each time, and up to a half less, so that many do not come back
     /// at once.

@@ -13,7 +13,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
     },
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::Mutex,
     time::Duration,
 };
@@ -32,6 +32,16 @@ struct Groups {
 /// Where programs are looked for.
 pub fn search_path() -> Option<std::ffi::OsString> {
     std::env::var_os("PATH")
+}
+
+/// The ends of a process's pipes.
+pub struct Pipes {
+    /// What it reads.
+    pub input: ChildStdin,
+    /// What it says.
+    pub output: ChildStdout,
+    /// What it complains of.
+    pub errors: ChildStderr,
 }
 
 /// A running process group.
@@ -59,6 +69,23 @@ impl Group {
         }
         drop(groups);
         spawned.map(|child| Group { child }).doing(|| format!("starting `{name}`"))
+    }
+
+    /// The pipes of a leader that was started with three, once.
+    ///
+    /// # Panics
+    /// When it was not.
+    pub fn pipes(&mut self) -> Pipes {
+        let Child { stdin, stdout, stderr, .. } = &mut self.child;
+        let (input, output, errors) = (stdin.take(), stdout.take(), stderr.take());
+        let all = input.zip(output).zip(errors);
+        let ((input, output), errors) = all.expect("BUG: it was started without pipes");
+        Pipes { input, output, errors }
+    }
+
+    /// Kills the whole group.
+    pub fn kill(&self) {
+        kill(self.child.id());
     }
 
     /// Waits until the leader ends; `stop` is asked now and then, and where it
@@ -133,6 +160,31 @@ impl Drop for Group {
 /// Kills every group that is running: the last act before leaving at once.
 pub fn kill_all() {
     groups().running.iter().for_each(|&id| kill(id));
+}
+
+/// Kills one process, such as a program that a step runs.
+pub fn kill_one(id: u32) {
+    if let Some(id) = rustix::process::Pid::from_raw(id.cast_signed()) {
+        // One that is gone is what was wanted.
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    }
+}
+
+/// All processes of this machine that can be seen; none where there is no `/proc`.
+pub fn all() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether a process is the first of its group, as each is that a step starts.
+pub fn leads_group(id: u32) -> bool {
+    let id = rustix::process::Pid::from_raw(id.cast_signed());
+    id.is_some() && rustix::process::getpgid(id).ok() == id
+}
+
+/// The folder a process works in, if that can be seen.
+pub fn working_folder(id: u32) -> Option<std::path::PathBuf> {
+    std::fs::read_link(format!("/proc/{id}/cwd")).ok()
 }
 
 /// What the guard does: reads which groups start (`7`), which end (`-7`) and

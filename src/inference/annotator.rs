@@ -43,8 +43,10 @@ pub trait Desk: Sync {
     /// # Errors
     /// When a person asked to stop.
     fn check(&self) -> Outcome<()>;
-    /// Notes a counter.
+    /// Adds to a counter.
     fn metric(&self, name: &str, value: f64);
+    /// What a counter has come to in this step so far.
+    fn noted(&self, name: &str) -> f64;
 }
 
 /// Writes feedback on replies.

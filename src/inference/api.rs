@@ -20,6 +20,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 const CONTEXT: &str = "rekindle 2026 chat request v1";
+/// The counter of what a step's replies cost.
+const DOLLARS: &str = "api-dollars";
 
 spec! {
     /// A model behind a server that speaks OpenAI's chat-completions protocol: GPT-4, or one's own
@@ -139,6 +141,8 @@ impl Api {
             None => desk.replies().join(self.book_name()),
         };
         let server = self.server();
+        // A step may ask more than once; its budget is one.
+        let before = desk.noted(DOLLARS);
         let talk = Talk {
             api: self,
             usable,
@@ -146,7 +150,7 @@ impl Api {
             book: Mutex::new(Replies::open(&path)?),
             client: OnceLock::new(),
             server: &server,
-            purse: Mutex::new(Purse::default()),
+            purse: Mutex::new(Purse { spent: before, ..Purse::default() }),
             next: AtomicUsize::new(0),
             failure: Mutex::new(None),
             replies: Mutex::new(vec![None; questions.len()]),
@@ -163,7 +167,7 @@ impl Api {
         desk.metric("api-read-tokens", purse.read as f64);
         desk.metric("api-written-tokens", purse.written as f64);
         if self.price_read > 0.0 || self.price_written > 0.0 {
-            desk.metric("api-dollars", purse.spent);
+            desk.metric(DOLLARS, purse.spent - before);
         }
         drop(purse);
         if let Some(failure) = hold(&talk.failure).take() {

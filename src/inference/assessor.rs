@@ -1,6 +1,7 @@
 //! The annotator that asks a model behind a server: puts problem and reply
 //! into a prompt, and reads feedback, verdict and refined reply out of what
-//! comes back.
+//! comes back. All of it in one question, or feedback first and then the
+//! refined reply; with verdicts, or with ratings where the protocol rates.
 //!
 //! A reply that cannot be read is never guessed at: it is asked for again, and
 //! then counted by what is wrong with it. Feedback is kept in the annotator's
@@ -10,11 +11,12 @@ use super::annotator::{Annotation, Annotator, Case, Desk, Remark};
 use super::api::Api;
 use crate::base::failure::Outcome;
 use crate::base::node::Node;
-use crate::base::spec::{Reading, Use, spec};
+use crate::base::spec::{Reading, Use, choice, spec};
+use crate::base::text;
 use crate::host::chat::{End, Reply};
 use crate::record::Verdict;
 use crate::record::answer;
-use crate::record::protocol::Protocol;
+use crate::record::protocol::{AnswerForm, Protocol};
 
 /// Holes of a prompt that the protocol fills, with those that must be there.
 const HOLES: [(&str, bool); 6] = [
@@ -25,6 +27,37 @@ const HOLES: [(&str, bool); 6] = [
     ("{refined}", true),
     ("{form}", false),
 ];
+
+/// The questions where the protocol rates, and those of two calls; `{judgement}`
+/// is what the judgement looks like.
+const RATING_PROMPT: &str = "Assess a response to a request, then improve it.\n\
+    \n\
+    Request:\n{question}\n\
+    \n\
+    Response:\n{reply}\n\
+    \n\
+    First go through the response: say what it does well, and exactly what is missing, wrong, \
+    unclear or not asked for. Then write one line that says {judgement}. Then write \"{refined}\" on \
+    a line of its own and, after it, a complete response to the request and nothing else: the same \
+    one if its rating is 10, else a better one.";
+const FEEDBACK_PROMPT: &str = "Assess a response to a request.\n\
+    \n\
+    Request:\n{question}\n\
+    \n\
+    Response:\n{reply}\n\
+    \n\
+    Go through the response step by step and say exactly what is wrong or could be better, if \
+    anything. Do not write a response of your own. End with one line that says {judgement}.";
+const REFINE_PROMPT: &str = "Improve a response to a request, following the assessment of it.\n\
+    \n\
+    Request:\n{question}\n\
+    \n\
+    Response:\n{reply}\n\
+    \n\
+    Assessment:\n{feedback}\n\
+    \n\
+    Write a complete response to the request and nothing else: the same one if the assessment finds \
+    nothing to improve, else a better one.{answer}";
 
 /// What models put around words to set them off.
 const EMPHASIS: &str = "*_`\"";
@@ -53,14 +86,49 @@ spec! {
         /// `{incorrect}`, `{refined}` (the mark before the refined reply) and `{form}` (how a reply
         /// gives its answer).
         prompt: String = PROMPT.to_owned(),
+        /// What it is asked where the protocol rates. Holes: `{question}`, `{reply}`, `{refined}` and
+        /// `{judgement}` (what its line with the rating looks like).
+        rating_prompt: String = RATING_PROMPT.to_owned(),
+        /// Whether feedback and refined reply are asked for in one question or in two.
+        calls: Calls = Calls::One,
+        /// The first question of two. Holes: `{question}`, `{reply}` and `{judgement}`.
+        feedback_prompt: String = FEEDBACK_PROMPT.to_owned(),
+        /// The second question of two. Holes: `{question}`, `{reply}`, `{feedback}` and `{answer}`
+        /// (how a reply gives its answer, where it is not all in words).
+        refine_prompt: String = REFINE_PROMPT.to_owned(),
+    }
+}
+
+choice! {
+    /// In how many questions an annotator is asked.
+    pub enum Calls {
+        /// Feedback, and the refined reply behind a mark.
+        One = "one",
+        /// Feedback; then, with it, the refined reply.
+        Two = "two",
     }
 }
 
 fn whole(assessor: &Assessor, node: &Node, cx: &mut Reading) {
-    let at = node.at(["prompt"]).unwrap_or(node);
-    for (hole, _) in HOLES.iter().filter(|(_, needed)| *needed) {
-        if !assessor.prompt.contains(hole) {
-            cx.error(&at.origin, format!("`prompt` has no `{hole}`"));
+    let needed = HOLES.iter().filter(|(_, needed)| *needed).map(|(hole, _)| *hole);
+    let prompts = [
+        ("prompt", &assessor.prompt, needed.collect()),
+        (
+            "rating-prompt",
+            &assessor.rating_prompt,
+            vec!["{question}", "{reply}", "{judgement}", "{refined}"],
+        ),
+        (
+            "feedback-prompt",
+            &assessor.feedback_prompt,
+            vec!["{question}", "{reply}", "{judgement}"],
+        ),
+        ("refine-prompt", &assessor.refine_prompt, vec!["{question}", "{reply}", "{feedback}"]),
+    ];
+    for (field, prompt, holes) in prompts {
+        for hole in holes.iter().filter(|hole| !prompt.contains(**hole)) {
+            let at = node.at([field]).unwrap_or(node);
+            cx.error(&at.origin, format!("`{field}` has no `{hole}`"));
         }
     }
 }
@@ -72,73 +140,156 @@ impl Annotator for Assessor {
         cases: &[Case],
         desk: &dyn Desk,
     ) -> Outcome<Vec<Remark>> {
-        let questions: Vec<String> = cases.iter().map(|case| self.ask(protocol, case)).collect();
+        match self.calls {
+            Calls::One => self.in_one(protocol, cases, desk),
+            Calls::Two => self.in_two(protocol, cases, desk),
+        }
+    }
+}
+
+impl Assessor {
+    fn in_one(&self, protocol: &Protocol, cases: &[Case], desk: &dyn Desk) -> Outcome<Vec<Remark>> {
+        let template = match protocol.rating {
+            Some(_) => &self.rating_prompt,
+            None => &self.prompt,
+        };
+        let questions: Vec<String> =
+            cases.iter().map(|case| ask(template, protocol, case, "")).collect();
         let usable = |reply: &Reply| read(protocol, "", reply).map(|_| ());
         let replies = self.api.converse(&questions, &usable, desk)?;
         let read = |(case, reply): (&Case, &Reply)| read(protocol, case.reply, reply);
         Ok(cases.iter().zip(&replies).map(read).collect())
     }
+
+    /// Feedback first; whoever got some that can be read is asked on.
+    fn in_two(&self, protocol: &Protocol, cases: &[Case], desk: &dyn Desk) -> Outcome<Vec<Remark>> {
+        let questions: Vec<String> =
+            cases.iter().map(|case| ask(&self.feedback_prompt, protocol, case, "")).collect();
+        let usable = |reply: &Reply| judged(protocol, reply).map(|_| ());
+        let said = self.api.converse(&questions, &usable, desk)?;
+        let said: Vec<Result<(String, Verdict), &'static str>> =
+            said.iter().map(|reply| judged(protocol, reply)).collect();
+        let readable =
+            || cases.iter().zip(&said).filter_map(|(case, said)| Some((case, said.as_ref().ok()?)));
+        let questions: Vec<String> = readable()
+            .map(|(case, (feedback, _))| ask(&self.refine_prompt, protocol, case, feedback))
+            .collect();
+        let usable = |reply: &Reply| text_of(reply).map(|_| ());
+        let mut refined = self.api.converse(&questions, &usable, desk)?.into_iter();
+        let remark = |said: Result<(String, Verdict), &'static str>| {
+            let (feedback, verdict) = said?;
+            let reply = refined.next().ok_or("no refined reply")?;
+            Ok(Annotation { feedback, verdict, refined: text_of(&reply)?.trim().to_owned() })
+        };
+        Ok(said.into_iter().map(remark).collect())
+    }
 }
 
-impl Assessor {
-    /// The prompt. Holes are filled in one pass, so that a reply that spells
-    /// out a hole stays what it is.
-    fn ask(&self, protocol: &Protocol, case: &Case) -> String {
-        let form = protocol.reply_with("<answer>");
-        let fillings = [
-            case.problem.question.as_str(),
-            case.reply,
-            &protocol.correct,
-            &protocol.incorrect,
-            &protocol.refined_marker,
-            &form,
-        ];
-        let mut rest = self.prompt.as_str();
-        let mut text = String::new();
-        while let Some(at) = rest.find('{') {
-            text += &rest[..at];
-            rest = &rest[at..];
-            let found = HOLES.iter().zip(fillings).find(|((hole, _), _)| rest.starts_with(hole));
-            let (hole, filling) = found.map_or(("{", "{"), |((hole, _), filling)| (*hole, filling));
-            text += filling;
-            rest = &rest[hole.len()..];
+/// A prompt with its holes filled.
+fn ask(template: &str, protocol: &Protocol, case: &Case, feedback: &str) -> String {
+    let form = protocol.reply_with("<answer>");
+    let judgement = match &protocol.rating {
+        Some(words) => format!(
+            "\"{words}\" and a rating from 1 to 10, where 10 means that nothing could be better"
+        ),
+        None => format!(
+            "\"{}\" if the response answers the question correctly, or \"{}\" if it does not",
+            protocol.correct, protocol.incorrect
+        ),
+    };
+    let answer = match protocol.answer {
+        AnswerForm::Text => String::new(),
+        AnswerForm::Number | AnswerForm::Expression => {
+            format!(" It has to hold its answer in this form: {form}")
         }
-        text + rest
+    };
+    let fillings = [
+        ("{question}", case.problem.question.as_str()),
+        ("{reply}", case.reply),
+        ("{correct}", &protocol.correct),
+        ("{incorrect}", &protocol.incorrect),
+        ("{refined}", &protocol.refined_marker),
+        ("{form}", &form),
+        ("{judgement}", &judgement),
+        ("{feedback}", feedback),
+        ("{answer}", &answer),
+    ];
+    text::filled(template, &fillings)
+}
+
+/// The words of a reply that is whole.
+fn text_of(said: &Reply) -> Result<&str, &'static str> {
+    match said.end {
+        End::Refused => Err("refused"),
+        End::CutOff => Err("cut off"),
+        End::Whole if said.text.trim().is_empty() => Err("empty"),
+        End::Whole => Ok(&said.text),
     }
+}
+
+/// Feedback by itself, and its verdict.
+fn judged(protocol: &Protocol, said: &Reply) -> Result<(String, Verdict), &'static str> {
+    let text = text_of(said)?;
+    let found = judgement(protocol, &Plain::of(text), text, text.len())?;
+    Ok((found.feedback, found.verdict))
+}
+
+/// A judgement in a text.
+struct Judgement {
+    verdict: Verdict,
+    /// What was said up to it, and the judgement in the protocol's words.
+    feedback: String,
+    /// Where the text goes on behind it.
+    end: usize,
+}
+
+/// The last judgement before a place in a text.
+fn judgement(
+    protocol: &Protocol,
+    plain: &Plain,
+    text: &str,
+    before: usize,
+) -> Result<Judgement, &'static str> {
+    let last = |words: &str| plain.find_last_before(words, before);
+    let (verdict, start, end, words) = match &protocol.rating {
+        Some(words) => {
+            let (start, end) = last(words).ok_or("no rating")?;
+            let rating = answer::rating_at(&text[end..before]).ok_or("no rating")?;
+            let good = rating >= protocol.good_rating;
+            let verdict = if good { Verdict::Correct } else { Verdict::Incorrect };
+            let line = text[end..before].find('\n').map_or(before, |at| end + at);
+            (verdict, start, line, format!("{words} {rating}"))
+        }
+        None => match (last(&protocol.correct), last(&protocol.incorrect)) {
+            (Some((start, end)), other) if other.is_none_or(|(no, _)| no < start) => {
+                (Verdict::Correct, start, end, protocol.correct.clone())
+            }
+            (_, Some((start, end))) => (Verdict::Incorrect, start, end, protocol.incorrect.clone()),
+            _ => return Err("no verdict"),
+        },
+    };
+    let analysis =
+        text[..start].trim_end_matches(|c: char| c.is_whitespace() || EMPHASIS.contains(c));
+    let blank = if analysis.is_empty() { "" } else { "\n" };
+    let feedback = format!("{}{blank}{words}", analysis.trim_start());
+    Ok(Judgement { verdict, feedback, end })
 }
 
 /// What a reply says about `reply`.
 fn read(protocol: &Protocol, given: &str, said: &Reply) -> Remark {
-    match said.end {
-        End::Refused => return Err("refused"),
-        End::CutOff => return Err("cut off"),
-        End::Whole if said.text.trim().is_empty() => return Err("empty"),
-        End::Whole => {}
-    }
-    let plain = Plain::of(&said.text);
+    let text = text_of(said)?;
+    let plain = Plain::of(text);
     let marker = plain.find_last(&protocol.refined_marker);
-    // A verdict behind the mark is about the refined reply.
-    let before = marker.map_or(said.text.len(), |(start, _)| start);
-    let last = |words: &str| plain.find_last_before(words, before);
-    let (verdict, start, end, words) = match (last(&protocol.correct), last(&protocol.incorrect)) {
-        (Some((start, end)), other) if other.is_none_or(|(no, _)| no < start) => {
-            (Verdict::Correct, start, end, &protocol.correct)
-        }
-        (_, Some((start, end))) => (Verdict::Incorrect, start, end, &protocol.incorrect),
-        _ => return Err("no verdict"),
-    };
-    let behind = marker.map_or(end, |(_, end)| end);
-    let refined = behind_mark(&said.text[behind..]);
+    // A judgement behind the mark is about the refined reply.
+    let before = marker.map_or(text.len(), |(start, _)| start);
+    let Judgement { verdict, feedback, end } = judgement(protocol, &plain, text, before)?;
+    let refined = behind_mark(&text[marker.map_or(end, |(_, end)| end)..]);
     let refined = match (refined.is_empty(), verdict) {
         (false, _) => refined,
         // The reply was right: saying nothing more is saying it again.
         (true, Verdict::Correct) => given,
         (true, _) => return Err("no refined reply"),
     };
-    let analysis =
-        said.text[..start].trim_end_matches(|c: char| c.is_whitespace() || EMPHASIS.contains(c));
-    let blank = if analysis.is_empty() { "" } else { "\n" };
-    let feedback = format!("{}{blank}{words}", analysis.trim_start());
     Ok(Annotation { feedback, verdict, refined: refined.to_owned() })
 }
 

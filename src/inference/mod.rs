@@ -3,6 +3,7 @@
 pub mod annotator;
 pub mod api;
 pub mod assessor;
+pub mod judge;
 pub mod local;
 pub mod prompting;
 pub mod reference;

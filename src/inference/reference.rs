@@ -10,10 +10,11 @@ use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::spec;
 use crate::record::answer::{self, plain_number};
 use crate::record::protocol::{AnswerForm, Protocol};
-use crate::record::{Operation, Problem, Verdict};
+use crate::record::{Operation, Problem, Verdict, overlap};
 
 spec! {
-    /// The built-in annotator. It knows the solution of every problem and needs no network.
+    /// The built-in annotator. It knows the solution of every problem, or the data set's own reply
+    /// where answers are words, and needs no network.
     pub struct Reference {
         /// Whether the feedback names the kind of the mistake where it can be told: stopped early,
         /// took away instead of adding.
@@ -38,6 +39,9 @@ impl Annotator for Reference {
 
 impl Reference {
     fn assess(&self, protocol: &Protocol, problem: &Problem, reply: &str) -> Outcome<Annotation> {
+        if protocol.answer == AnswerForm::Text {
+            return beside_worked(protocol, problem, reply);
+        }
         let gold = problem.gold.filter(|_| !problem.solution.is_empty()).ok_or_else(|| {
             Failure::input(format!(
                 "problem `{}` has no worked solution to annotate by",
@@ -52,7 +56,7 @@ impl Reference {
         };
         let (comparison, refined) = match protocol.answer {
             AnswerForm::Number => (compare_numbers(given, gold), show(gold)),
-            AnswerForm::Expression => {
+            AnswerForm::Expression | AnswerForm::Text => {
                 (compare_expressions(reply, right), expression(&problem.solution))
             }
         };
@@ -62,7 +66,7 @@ impl Reference {
         };
         let work = match protocol.answer {
             AnswerForm::Number => working(&problem.solution),
-            AnswerForm::Expression => plan(&problem.solution),
+            AnswerForm::Expression | AnswerForm::Text => plan(&problem.solution),
         };
         Ok(Annotation {
             feedback: format!("{work} {comparison} ;{mistake} {words}"),
@@ -70,6 +74,46 @@ impl Reference {
             refined: protocol.reply_with(&refined),
         })
     }
+}
+
+/// Words of the data set's own reply that feedback names as missing, at most.
+const MISSING: usize = 5;
+
+/// Holds a reply against the data set's own: names words that it lacks, rates it
+/// by the words that both share, and gives the data set's reply in its place.
+fn beside_worked(protocol: &Protocol, problem: &Problem, reply: &str) -> Outcome<Annotation> {
+    let worked = problem.worked.as_deref().ok_or_else(|| {
+        Failure::input(format!(
+            "problem `{}` has no reply of its data set to annotate by",
+            problem.id
+        ))
+        .hint("`alpaca-json` has them; else let an `api` annotate")
+    })?;
+    // Rounded down: 10 is for the same words only.
+    let rating = overlap::rating(reply, worked).floor();
+    let mut given: Vec<String> = overlap::words(reply).collect();
+    let mut missing = Vec::new();
+    for word in overlap::words(worked) {
+        match given.iter().position(|known| *known == word) {
+            Some(at) => drop(given.swap_remove(at)),
+            None => missing.push(word),
+        }
+    }
+    missing.truncate(MISSING);
+    let verdict =
+        if rating >= protocol.good_rating { Verdict::Correct } else { Verdict::Incorrect };
+    let judgement = match (&protocol.rating, verdict) {
+        (Some(words), _) => format!("{words} {}", show(rating)),
+        (None, Verdict::Correct) => protocol.correct.clone(),
+        (None, _) => protocol.incorrect.clone(),
+    };
+    let missing = if missing.is_empty() { "nothing".to_owned() } else { missing.join(" ") };
+    let refined = if rating >= 10.0 { reply } else { worked };
+    Ok(Annotation {
+        feedback: format!("missing {missing} ; {judgement}"),
+        verdict,
+        refined: refined.to_owned(),
+    })
 }
 
 /// `work: 15 - 8 = 7 ; 7 + 3 = 10 ;`
@@ -198,6 +242,7 @@ mod tests {
             solution: vec![step("15", '-', "8", 7.0), step("#0", '+', "3", 10.0)],
             worked: None,
             fingerprint: String::new(),
+            labels: Default::default(),
         }
     }
 
@@ -262,6 +307,28 @@ mod tests {
         assert_eq!(said.refined, "answer + - number0 number1 number2");
         let right = annotate(&said.refined);
         assert_eq!(right.verdict, Verdict::Correct);
+    }
+
+    #[test]
+    fn words_are_rated_beside_the_data_sets_own() {
+        let mut p = problem();
+        p.worked = Some("Plant the tree in spring".into());
+        let protocol = Protocol { rating: Some("Rating:".into()), ..protocol(AnswerForm::Text) };
+        let annotate =
+            |p: &Problem, reply: &str| Reference { explain: false }.assess(&protocol, p, reply);
+        let said = annotate(&p, "plant a tree").expect("annotates");
+        // 2 of 3 and of 5 words are shared: F1 is 0.5, which is 5.5 on the scale.
+        assert_eq!(said.feedback, "missing the in spring ; Rating: 5");
+        assert_eq!(said.verdict, Verdict::Incorrect);
+        assert_eq!(said.refined, "Plant the tree in spring");
+        let same = annotate(&p, "plant the tree in spring!").expect("annotates");
+        assert_eq!(same.feedback, "missing nothing ; Rating: 10");
+        assert_eq!(
+            (same.verdict, same.refined.as_str()),
+            (Verdict::Correct, "plant the tree in spring!")
+        );
+        p.worked = None;
+        assert!(annotate(&p, "x").unwrap_err().what.contains("no reply of its data set"));
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub fn in_rounds(a: &str, b: &str, rounds: u32) -> Vec<(String, String)> {
     (1..=rounds).map(|round| (one(a, round), one(b, round))).collect()
 }
 
-fn has(coordinates: &[(String, String)], wanted: &BTreeMap<String, String>) -> bool {
+/// Whether an arm has these labels.
+pub fn has(coordinates: &[(String, String)], wanted: &BTreeMap<String, String>) -> bool {
     let is_there = |(axis, label): (&String, &String)| {
         coordinates.iter().any(|(one, other)| one == axis && other == label)
     };
@@ -106,9 +107,10 @@ fn two_sides(compare: &Compare, node: &Node, cx: &mut Reading) {
 /// Checks what is said of arms against the arms there are.
 pub(super) fn check_arms(arms: &[Arm], found: &mut Diagnostics) {
     let Some(first) = arms.first() else { return };
-    let written = first.node("compare").and_then(Node::array).unwrap_or_default();
-    for node in written {
-        for side in ["a-arm", "b-arm"] {
+    let sides = [("compare", "a-arm"), ("compare", "b-arm"), ("target", "arm")];
+    for (section, side) in sides {
+        let written = first.node(section).and_then(Node::array).unwrap_or_default();
+        for node in written {
             let Some(table) = node.at([side]).and_then(Node::table) else { continue };
             for (axis, entry) in table.iter() {
                 let axes = || first.coords.iter().map(|(axis, _)| axis.as_str());

@@ -6,11 +6,12 @@ use crate::base::{
     node::{Node, Origin, Span, Table, Value},
     reference,
     seed::Seed,
-    spec::{Names, Reading},
+    spec::{Field, Names, Reading},
     text,
 };
 use crate::manifest::{
-    Findings, Head, Language, Manifest, Precision, STEPS, compare, read_head,
+    Execution, Findings, Head, Language, Machine, Manifest, Precision, STEPS, compare, execution,
+    read_head,
     rounds::{Round, in_round},
     sweep::Sweep,
 };
@@ -49,6 +50,8 @@ pub struct Declared {
     pub kind: (String, Span),
     /// Its fields as they are in this arm and round.
     pub table: Node,
+    /// What it says of how it is run, where it says anything.
+    pub execution: Option<Node>,
     /// Its place among the arm's steps.
     pub order: usize,
 }
@@ -76,7 +79,20 @@ impl Arm {
         read: impl FnOnce(&Node, &mut Reading<'a>) -> T,
     ) -> T {
         let path = format!("{}.{}", step.section, step.base);
-        cx.within(&path, step.round, |cx| read(&step.table, cx))
+        cx.within(&path, step.round, |cx| cx.beside(execution::shared_fields(), &step.table, read))
+    }
+
+    /// Reads how a step is to be run.
+    pub fn execution<'a>(&'a self, step: &Declared, cx: &mut Reading<'a>) -> Option<Execution> {
+        let Some(node) = &step.execution else { return Some(Execution::default()) };
+        let path = format!("{}.{}", step.section, step.base);
+        cx.within(&path, step.round, |cx| Execution::parse(node, cx))
+    }
+
+    /// Reads what steps may take of the machine.
+    pub fn machine(&self, cx: &mut Reading) -> Option<Machine> {
+        let node = self.root.at(["resources"])?;
+        cx.within("resources", None, |cx| Machine::parse(node, cx))
     }
 
     /// Reads what the manifest wants to see in the end.
@@ -101,6 +117,7 @@ pub fn expand(manifest: &Manifest, language: &Language) -> (Vec<Arm>, Diagnostic
             check_resources(&arm.root, language, &mut cx);
         }
         if i == 0 {
+            arm.machine(&mut cx);
             arm.findings(&mut cx);
         }
         found.extend(cx.finish());
@@ -111,6 +128,7 @@ pub fn expand(manifest: &Manifest, language: &Language) -> (Vec<Arm>, Diagnostic
         let arm = arm(manifest.root.clone(), Vec::new(), manifest.whole, language, &mut found);
         let mut cx = arm.reading();
         check_resources(&arm.root, language, &mut cx);
+        arm.machine(&mut cx);
         arm.findings(&mut cx);
         found.extend(cx.finish());
         arms.push(arm);
@@ -173,6 +191,7 @@ struct Bare {
     each: bool,
     kind: (String, Span),
     table: Node,
+    execution: Option<Node>,
 }
 
 struct Unfolding<'a> {
@@ -230,8 +249,9 @@ impl Unfolding<'_> {
         let mut rest = table.clone();
         rest.remove("kind");
         rest.remove("each");
+        let execution = execution::take(&mut rest, &node.origin);
         let table = Node::new(node.origin.clone(), Value::Table(rest));
-        Some(Bare { section, base: name.to_owned(), each, kind, table })
+        Some(Bare { section, base: name.to_owned(), each, kind, table, execution })
     }
 
     fn check_name(&mut self, name: &str, key: &Origin) {
@@ -300,7 +320,9 @@ impl Unfolding<'_> {
     }
 
     fn declare(&mut self, step: &Bare, round: Option<Round>) {
-        let table = in_round(&step.table, round, self.found).unwrap_or_else(|| step.table.clone());
+        let mut of_round =
+            |node: &Node| in_round(node, round, self.found).unwrap_or_else(|| node.clone());
+        let (table, execution) = (of_round(&step.table), step.execution.as_ref().map(of_round));
         let name = match round {
             Some(round) => format!("round{}.{}", round.number, step.base),
             None => step.base.clone(),
@@ -312,6 +334,7 @@ impl Unfolding<'_> {
             section: step.section,
             kind: step.kind.clone(),
             table,
+            execution,
             order: self.steps.len(),
         });
     }

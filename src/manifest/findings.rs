@@ -2,13 +2,14 @@
 //! comparisons between them, and the published values they are held against.
 
 use crate::base::{
-    artifact::{Scores, Tally, TrainLog},
+    artifact::{Dialogues, Scores, Tally, TrainLog},
     diag::Diagnostic,
     node::{Node, Value},
     spec::{Field, Reading, Ref, choice, spec},
     text,
 };
 use crate::manifest::compare::Compare;
+use std::collections::BTreeMap;
 
 spec! {
     /// The report that is written when everything is done.
@@ -18,6 +19,12 @@ spec! {
         /// The models in its table, in order. One whose texts hold `{round}`
         /// stands for one model per round.
         models: Vec<ReportModel> = Vec::new(),
+        /// Dialogues whose texts are shown in full, problem by problem. One whose texts hold
+        /// `{round}` stands for one per round.
+        cases: Vec<ReportCase> = Vec::new(),
+        /// What is taken over from a paper and nobody has checked against it yet: a list to tick
+        /// off at the end of the page.
+        unverified: Vec<String> = Vec::new(),
     }
 }
 
@@ -42,6 +49,17 @@ spec! {
 }
 
 spec! {
+    /// One model's dialogues among the cases of a report.
+    #[spread(case_per_round)]
+    pub struct ReportCase {
+        /// Whose they are.
+        label: String,
+        /// The dialogues.
+        dialogues: Ref<Dialogues>,
+    }
+}
+
+spec! {
     /// A published value that a result is held against.
     pub struct Target {
         /// Label of the model in the report.
@@ -50,6 +68,8 @@ spec! {
         mode: String = "direct".into(),
         /// Data set that was evaluated on.
         dataset: Option<String>,
+        /// Labels on axes of the sweep of the arms it is about; all arms when empty.
+        arm: BTreeMap<String, String> = BTreeMap::new(),
         /// The number that is compared.
         metric: Metric = Metric::Accuracy,
         /// The published value, in percent.
@@ -85,6 +105,12 @@ choice! {
         FeedbackAccuracy = "feedback-accuracy",
         /// Share of its wrong answers that its feedback calls incorrect.
         FeedbackRecall = "feedback-recall",
+        /// Share of pairs that a judge gave to it.
+        WinRate = "win-rate",
+        /// The same, with half a win for a tie.
+        WinAndHalfTies = "win-and-half-ties",
+        /// Share of right answers in the data it was trained on, as its `tally` counts them.
+        DataAccuracy = "data-accuracy",
     }
 }
 
@@ -161,6 +187,14 @@ fn list<T: Field>(node: &Node, section: &str, cx: &mut Reading) -> Option<Vec<T>
 /// One model whose texts hold `{round}` becomes one for each round, whose
 /// references mean that round.
 fn per_round(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
+    in_every_round(node, cx, true)
+}
+
+fn case_per_round(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
+    in_every_round(node, cx, false)
+}
+
+fn in_every_round(node: &Node, cx: &Reading, numbered: bool) -> Option<Vec<Node>> {
     let (table, names) = (node.table()?, cx.names()?);
     let mut texts = table.iter().filter_map(|(_, entry)| entry.node.text());
     if !texts.any(|text| text.contains("{round}")) {
@@ -172,13 +206,13 @@ fn per_round(node: &Node, cx: &Reading) -> Option<Vec<Node>> {
             let Some(text) = entry.node.text() else { continue };
             let text = text.replace("{round}", &round.to_string());
             let head = text.split('.').next().unwrap_or_default();
-            let is_reference = matches!(key, "scores" | "log" | "tally");
+            let is_reference = matches!(key, "scores" | "log" | "tally" | "dialogues");
             let in_rounds = is_reference && names.steps.get(head) == Some(&true);
             let text = if in_rounds { format!("round{round}.{text}") } else { text };
             let value = Node::new(entry.node.origin.clone(), Value::Text(text.into()));
             table.insert(key, entry.key.clone(), value);
         }
-        if table.get("round").is_none() {
+        if numbered && table.get("round").is_none() {
             let number = Node::new(node.origin.clone(), Value::Int(i64::from(round)));
             table.insert("round", node.origin.clone(), number);
         }

@@ -9,6 +9,7 @@
 //! kinds ([`Language`]).
 
 pub mod compare;
+pub mod execution;
 pub mod expand;
 pub mod findings;
 mod parse;
@@ -22,6 +23,7 @@ mod sweep;
 mod tests;
 
 pub use compare::{Compare, Expect};
+pub use execution::{Devices, Execution, Machine, Needs};
 pub use expand::{Arm, Declared};
 pub use findings::{Accept, Findings, Metric, Report, ReportModel, Target};
 pub use schema::schema;
@@ -127,7 +129,8 @@ impl Head {
 }
 
 /// Sections of the language itself, beside the head and the shared tables.
-const SECTIONS: [&str; 7] = ["extends", "sweep", "compare", "target", "report", "dataset", "stage"];
+const SECTIONS: [&str; 8] =
+    ["extends", "sweep", "resources", "compare", "target", "report", "dataset", "stage"];
 /// Sections whose tables are steps.
 const STEPS: [&str; 2] = ["dataset", "stage"];
 /// More rounds than this are taken for a slip.

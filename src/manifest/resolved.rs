@@ -68,7 +68,7 @@ impl Arm {
         for (name, entry) in root {
             match (name, &entry.node.value) {
                 ("sweep" | "extends", _) => {}
-                ("report", Value::Table(_)) => {
+                ("report" | "resources", Value::Table(_)) => {
                     tables.push((format!("[{name}]"), entry.node.clone()));
                 }
                 (_, Value::Table(named)) => {

@@ -3,7 +3,7 @@
 
 use crate::base::spec::{Field, Spec};
 use crate::manifest::{
-    Head, KindInfo, Language, STEPS, VERSION,
+    Execution, Head, KindInfo, Language, Machine, STEPS, VERSION,
     compare::Compare,
     findings::{Report, Target},
 };
@@ -25,6 +25,7 @@ pub fn schema(language: &Language) -> Json {
         }),
     );
     properties.insert("sweep".into(), sweep());
+    properties.insert("resources".into(), Machine::schema());
     properties.insert("report".into(), Report::schema());
     properties.insert("compare".into(), json!({ "type": "array", "items": Compare::schema() }));
     properties.insert("target".into(), json!({ "type": "array", "items": Target::schema() }));
@@ -77,12 +78,15 @@ fn by_round() -> Json {
     })
 }
 
-/// The schema of one kind of step: its fields, any of them by round, `kind`
-/// and `each`. What a manifest extends may give a field, so only `kind` is
+/// The schema of one kind of step: its fields and those of any step, all of
+/// them by round, `kind` and `each`. What a manifest extends may give a field, so only `kind` is
 /// required.
 fn step(kind: &KindInfo) -> Json {
     let mut schema = (kind.schema)();
     if let Json::Object(fields) = &mut schema["properties"] {
+        if let Json::Object(shared) = Execution::schema()["properties"].take() {
+            fields.extend(shared);
+        }
         for field in fields.values_mut() {
             let mut plain = field.take();
             let mut both = json!({});

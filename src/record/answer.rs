@@ -18,7 +18,27 @@ pub fn extract(protocol: &Protocol, problem: &Problem, text: &str) -> Option<f64
             let (marker, ending) = around(protocol);
             expression(marker, ending, text, &problem.numbers)
         }
+        AnswerForm::Text => None,
     }
+}
+
+/// Whether a reply holds an answer that can be read; where answers are words,
+/// whether it says anything.
+pub fn is_there(protocol: &Protocol, problem: &Problem, text: &str) -> bool {
+    match protocol.answer {
+        AnswerForm::Text => !text.trim().is_empty(),
+        AnswerForm::Number | AnswerForm::Expression => extract(protocol, problem, text).is_some(),
+    }
+}
+
+/// Whether two replies hold an answer, and the same one; where answers are
+/// words, the same text.
+pub fn is_same(protocol: &Protocol, problem: &Problem, one: &str, other: &str) -> bool {
+    if protocol.answer == AnswerForm::Text {
+        return is_there(protocol, problem, one) && one.trim() == other.trim();
+    }
+    let answer = extract(protocol, problem, one);
+    answer.is_some() && answer == extract(protocol, problem, other)
 }
 
 /// Whether a reply gives the gold answer.
@@ -36,7 +56,16 @@ pub fn is_equal(answer: Option<f64>, gold: Option<f64>) -> bool {
 
 /// What feedback judges a reply to be: the verdict that comes last, as whole
 /// words, whatever its capitals.
+///
+/// Where the protocol rates, it is the rating that decides.
 pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
+    if protocol.rating.is_some() {
+        return match rating(protocol, feedback) {
+            Some(rating) if rating >= protocol.good_rating => Verdict::Correct,
+            Some(_) => Verdict::Incorrect,
+            None => Verdict::Unparsed,
+        };
+    }
     let text = feedback.to_lowercase();
     let last = |words: &str| whole_words(&text, &words.to_lowercase()).next();
     match (last(&protocol.correct), last(&protocol.incorrect)) {
@@ -45,6 +74,39 @@ pub fn verdict(protocol: &Protocol, feedback: &str) -> Verdict {
         (_, Some(_)) => Verdict::Incorrect,
         (None, None) => Verdict::Unparsed,
     }
+}
+
+/// The rating that feedback gives a reply, where the protocol rates and one can
+/// be read: the number from 1 to 10 behind the last of its words that have one.
+pub fn rating(protocol: &Protocol, feedback: &str) -> Option<f64> {
+    let text = feedback.to_lowercase();
+    let words = protocol.rating.as_ref()?.to_lowercase();
+    let words = words.trim();
+    whole_words(&text, words).find_map(|at| rating_at(&text[at + words.len()..]))
+}
+
+/// The rating that a text begins with, marks around it aside: `8`, `**8.5**`,
+/// `[8]`, `8/10`, `8 out of 10`.
+pub fn rating_at(text: &str) -> Option<f64> {
+    let bare = text.trim_start_matches(|c: char| c.is_whitespace() || "*_`:=[(".contains(c));
+    let end = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
+    let (number, behind) = (bare[..end].trim_end_matches('.'), &bare[end..]);
+    // `8/20` and `85%` are on other scales, `1-10` names this one.
+    let scale = behind.trim_start_matches(['*', '_', '`', ']', ')', ' ']);
+    let other = match scale.strip_prefix('/') {
+        Some(whole) => {
+            let whole = whole.trim_start();
+            !whole.starts_with("10") || whole[2..].starts_with(|c: char| c.is_ascii_digit())
+        }
+        None => {
+            let range = scale.strip_prefix(['-', '\u{2013}']).map(str::trim_start);
+            let range = range.is_some_and(|to| to.starts_with(|c: char| c.is_ascii_digit()));
+            range || scale.starts_with('%')
+        }
+    };
+    let joined = behind.starts_with(char::is_alphanumeric);
+    let value = number.parse::<f64>().ok()?;
+    (!other && !joined && (1.0..=10.0).contains(&value)).then_some(value)
 }
 
 /// Where words stand, the last place first, not as a part of longer ones.
@@ -153,6 +215,7 @@ mod tests {
             solution: Vec::new(),
             worked: None,
             fingerprint: String::new(),
+            labels: Default::default(),
         }
     }
 
@@ -229,6 +292,54 @@ mod tests {
         ] {
             assert_eq!(verdict(&p, text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn ratings_are_read_on_their_scale_and_decide_where_the_protocol_rates() {
+        let p = Protocol {
+            rating: Some("Rating:".into()),
+            good_rating: 8.0,
+            ..protocol(AnswerForm::Text)
+        };
+        for (text, want) in [
+            ("Clear. Rating: 7", Some(7.0)),
+            ("rating: 8.5.", Some(8.5)),
+            ("**Rating:** 9", Some(9.0)),
+            ("Rating: [6]", Some(6.0)),
+            ("Rating: **10/10**", Some(10.0)),
+            ("Rating: 9 / 10", Some(9.0)),
+            ("Rating: 9 out of 10", Some(9.0)),
+            ("Rating: 3. No, Rating: 4", Some(4.0)),
+            ("Rating: 3. My rating: high", Some(3.0)),
+            ("Rating: 0", None),
+            ("Rating: 11", None),
+            ("Rating: 85%", None),
+            ("Rating: 8/100", None),
+            ("Rating: 1-10", None),
+            ("Rating: 8 - it is short", Some(8.0)),
+            ("Rating: 7th", None),
+            ("Rating: high", None),
+            ("Overrating: 7", None),
+            ("7", None),
+            ("", None),
+        ] {
+            assert_eq!(rating(&p, text), want, "{text}");
+        }
+        assert_eq!(verdict(&p, "Rating: 8"), Verdict::Correct);
+        assert_eq!(verdict(&p, "judgement correct. Rating: 7.9"), Verdict::Incorrect);
+        assert_eq!(verdict(&p, "judgement correct"), Verdict::Unparsed);
+        assert_eq!(rating(&protocol(AnswerForm::Text), "Rating: 8"), None, "it does not rate");
+    }
+
+    #[test]
+    fn words_are_answers_by_themselves() {
+        let (text, number) = (protocol(AnswerForm::Text), protocol(AnswerForm::Number));
+        let p = problem(&[]);
+        assert!(is_there(&text, &p, "hello") && !is_there(&text, &p, " \n"));
+        assert!(!is_right(&text, &p, "answer 8"));
+        assert!(is_same(&text, &p, "hello ", "hello") && !is_same(&text, &p, "hello", "hallo"));
+        assert!(!is_same(&text, &p, "", ""));
+        assert!(is_same(&number, &p, "so answer 8", "answer 8") && !is_same(&number, &p, "x", "x"));
     }
 
     #[test]

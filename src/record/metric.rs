@@ -4,7 +4,7 @@
 //! Pure arithmetic on counts and outcomes.
 
 /// The 97.5 % quantile of the normal distribution.
-const Z95: f64 = 1.959_963_984_540_054;
+pub(super) const Z95: f64 = 1.959_963_984_540_054;
 
 /// A share with its 95 % interval, all in `0..=1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,10 +27,21 @@ pub struct Share {
 /// Wilson, Probable inference, JASA 22, 1927; recommended by Brown, Cai and
 /// DasGupta, Statistical Science 16, 2001.
 pub fn share(hits: u64, n: u64) -> Share {
+    wilson(hits, hits as f64, n)
+}
+
+/// A share of outcomes that may be half a success, such as ties: `halves` of
+/// `2 n`. The interval is Wilson's for whole successes of the same mean, which
+/// vary at least as much, so it is never too narrow. `hits` leaves out a last half.
+pub fn share_in_halves(halves: u64, n: u64) -> Share {
+    wilson(halves / 2, halves as f64 / 2.0, n)
+}
+
+fn wilson(hits: u64, successes: f64, n: u64) -> Share {
     if n == 0 {
         return Share { hits, n, value: 0.0, low: 0.0, high: 1.0 };
     }
-    let (p, n_) = (hits as f64 / n as f64, n as f64);
+    let (p, n_) = (successes / n as f64, n as f64);
     let z2 = Z95 * Z95;
     let centre = (p + z2 / (2.0 * n_)) / (1.0 + z2 / n_);
     let half = Z95 / (1.0 + z2 / n_) * (p * (1.0 - p) / n_ + z2 / (4.0 * n_ * n_)).sqrt();
@@ -62,7 +73,7 @@ pub fn mcnemar(first: &[bool], second: &[bool]) -> Paired {
 }
 
 /// Two-sided exact p of a split of `a + b` fair coins at least this uneven.
-fn sign_test(a: u64, b: u64) -> f64 {
+pub fn sign_test(a: u64, b: u64) -> f64 {
     let (n, k) = (a + b, a.min(b));
     let mut log_choose = 0.0;
     let mut tail = 0.0;
@@ -94,15 +105,20 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
 /// The answer given most often; of several, the one given first. Texts without
 /// an answer have no vote.
 pub fn majority(answers: &[Option<f64>]) -> Option<f64> {
-    let mut votes: Vec<(f64, u64)> = Vec::new();
-    for answer in answers.iter().flatten() {
-        match votes.iter_mut().find(|(value, _)| value == answer) {
+    most_voted(answers.iter().flatten().copied())
+}
+
+/// What is there most often; of several, what was there first.
+pub fn most_voted<T: PartialEq>(votes: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: Vec<(T, u64)> = Vec::new();
+    for vote in votes {
+        match counts.iter_mut().find(|(value, _)| *value == vote) {
             Some((_, count)) => *count += 1,
-            None => votes.push((*answer, 1)),
+            None => counts.push((vote, 1)),
         }
     }
-    let most = votes.iter().map(|(_, count)| *count).max()?;
-    votes.into_iter().find(|(_, count)| *count == most).map(|(value, _)| value)
+    let most = counts.iter().map(|(_, count)| *count).max()?;
+    counts.into_iter().find(|(_, count)| *count == most).map(|(value, _)| value)
 }
 
 /// Mean and spread of one number over seeds.
@@ -134,7 +150,7 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
 }
 
 /// The 97.5 % quantile of Student's t with `degrees` degrees of freedom.
-fn student(degrees: usize) -> f64 {
+pub(super) fn student(degrees: usize) -> f64 {
     // Table values; beyond it the expansion of Abramowitz and Stegun, 26.7.5.
     const TABLE: [f64; 10] =
         [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
@@ -171,6 +187,14 @@ mod tests {
         // 0 of 20: 0 to 0.1611 (same table).
         near(share(0, 20).low, 0.0);
         near(share(0, 20).high, 0.1611);
+    }
+
+    #[test]
+    fn half_successes_have_the_mean_of_whole_ones() {
+        assert_eq!(share_in_halves(2 * 81, 263), share(81, 263));
+        let s = share_in_halves(2 * 3 + 5, 10);
+        assert_eq!((s.value, s.hits, s.n), (0.55, 5, 10));
+        assert!(s.low < share(6, 10).low && s.low > share(5, 10).low);
     }
 
     #[test]

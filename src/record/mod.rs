@@ -5,11 +5,22 @@
 //! here knows of files, models or stages.
 
 pub mod answer;
+pub mod contest;
+pub mod extractor;
+pub mod judgement;
 pub mod metric;
+pub mod overlap;
+pub mod power;
 pub mod protocol;
+mod rational;
+pub mod reward;
+pub mod rouge;
+pub mod rubric;
+pub mod runs;
 pub mod template;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A question with what is known about its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +45,9 @@ pub struct Problem {
     /// tuple and operations, say); pools are disjoint in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fingerprint: String,
+    /// What kind of question it is, where the data set says: `category`, `difficulty`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One step of a worked solution.
@@ -100,6 +114,21 @@ pub struct Dialogue {
     pub logprob: Option<f64>,
 }
 
+impl Dialogue {
+    /// A question with a reply that nothing was said about yet.
+    pub fn of(problem: Problem, reply: String) -> Dialogue {
+        Dialogue {
+            problem,
+            reply,
+            feedback: None,
+            verdict: None,
+            refined: None,
+            tokens: Tokens::default(),
+            logprob: None,
+        }
+    }
+}
+
 /// Token counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
@@ -126,7 +155,7 @@ pub struct Tally {
     /// Items that went on.
     pub kept: u64,
     /// Items that did not, by reason.
-    pub dropped: std::collections::BTreeMap<String, u64>,
+    pub dropped: BTreeMap<String, u64>,
     /// Items of `seen` whose reply `r` was right.
     pub reply_right: u64,
     /// Items of `seen` whose refined reply was right.
@@ -139,10 +168,100 @@ pub struct Tally {
     pub reply_wrong: u64,
     /// Items with a wrong `r` that the verdict calls incorrect.
     pub wrong_caught: u64,
+    /// Items of `seen` whose right answer nobody knows, so that they are in no count of right and
+    /// wrong.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub without_gold: u64,
+    /// Those of them that went on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept_without_gold: u64,
     /// Items whose feedback held no verdict.
     pub verdict_unparsed: u64,
+    /// Items whose annotator contradicts itself: it finds the reply right and writes another answer,
+    /// or wrong and writes the same one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub contradicted: u64,
+    /// Ratings, where feedback rates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratings: Option<Ratings>,
     /// Tokens read and written.
     pub tokens: Tokens,
+}
+
+impl Tally {
+    /// Items of `seen` whose right answer is known.
+    pub fn judged(&self) -> u64 {
+        self.seen.saturating_sub(self.without_gold)
+    }
+
+    /// Items of `kept` whose right answer is known.
+    pub fn kept_judged(&self) -> u64 {
+        self.kept.saturating_sub(self.kept_without_gold)
+    }
+}
+
+/// Ratings from 1 to 10, of replies and of refined ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ratings {
+    /// Replies `r` whose feedback holds a rating.
+    pub replies: u64,
+    /// Sum of their ratings.
+    pub replies_sum: f64,
+    /// Refined replies that were rated.
+    pub refined: u64,
+    /// Sum of their ratings.
+    pub refined_sum: f64,
+    /// Items of which both were rated.
+    pub both: u64,
+    /// Sum of what the refined reply has more.
+    pub gain_sum: f64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// What a search for test items in training data found (`leaks.json`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaks {
+    /// Length in words of a run that is a leak.
+    pub words: u64,
+    /// Texts of the training data that were searched.
+    pub texts: u64,
+    /// The test sets.
+    pub tests: Vec<TestSet>,
+    /// Whether what was found was left out of them.
+    pub dropped: bool,
+    /// The items that were found, each where the largest part of it stands.
+    pub found: Vec<Leak>,
+}
+
+/// A test set that was looked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestSet {
+    /// Its name.
+    pub name: String,
+    /// Its items.
+    pub items: u64,
+    /// Items of it that were found.
+    pub leaked: u64,
+}
+
+/// A test item that stands in training data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leak {
+    /// Name of its test set.
+    pub test: String,
+    /// Its id.
+    pub item: String,
+    /// The input it was found in, such as `problems.0`.
+    pub source: String,
+    /// Id of the text there.
+    pub text: String,
+    /// Share of the item's runs of words that this text has.
+    pub share: f64,
+    /// The first run that both have.
+    pub words: String,
 }
 
 /// What a training did (`train.json`).
@@ -242,6 +361,12 @@ impl std::ops::AddAssign for TextNotes {
 pub struct Scores {
     /// The data set's name.
     pub dataset: String,
+    /// What counts as a success.
+    #[serde(default, skip_serializing_if = "Measure::is_default")]
+    pub measure: Measure,
+    /// The rule of extraction that decided, where it was not the protocol's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// One entry for each mode asked for.
     pub modes: Vec<ModeScores>,
     /// Verdicts of the model's own feedback on its direct replies, if it wrote any.
@@ -251,13 +376,46 @@ pub struct Scores {
     pub tokens: Tokens,
 }
 
+/// What counts as a success of a model on a problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// Its answer is the gold answer.
+    #[default]
+    Accuracy,
+    /// A judge finds its reply better than another model's; `answer` is 1 for a win, 0.5 for a tie
+    /// and 0 for a loss.
+    WinRate,
+}
+
+impl Measure {
+    /// Whether it is what most data sets are scored by.
+    pub fn is_default(&self) -> bool {
+        *self == Measure::default()
+    }
+}
+
 /// Outcomes of one mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModeScores {
-    /// `direct`, `refine`, `consistency` or `consistency-refine`.
+    /// `direct`, `refine`, `consistency` or `consistency-refine`; of what was judged the first two.
     pub mode: String,
     /// One entry for each problem, in the data set's order.
     pub outcomes: Vec<Outcome>,
+    /// What other rules of extraction make of the same texts, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<RuleScores>,
+}
+
+/// What one rule of extraction reads out of the texts of a mode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleScores {
+    /// The rule's name.
+    pub rule: String,
+    /// What it reads for each problem, in the data set's order.
+    pub answers: Vec<Option<String>>,
+    /// Whether it calls that right.
+    pub right: Vec<bool>,
 }
 
 /// What came of one problem.

@@ -17,6 +17,8 @@ choice! {
         Number = "number",
         /// Prefix arithmetic over the numbers of the question: `answer - number0 number1`.
         Expression = "expression",
+        /// The whole reply, in words: nothing to compare with a gold answer.
+        Text = "text",
     }
 }
 
@@ -37,6 +39,11 @@ spec! {
         correct: String = "judgement correct".to_owned(),
         /// The verdict that it is not.
         incorrect: String = "judgement incorrect".to_owned(),
+        /// The words before a rating from 1 to 10, such as `Rating:`. With them, feedback rates a
+        /// reply in place of the two verdicts.
+        rating: Option<String>,
+        /// The least rating that counts as the verdict that a reply is right.
+        good_rating: f64 = 10.0,
         /// What an answer is.
         answer: AnswerForm = AnswerForm::Number,
         /// How these texts are written down for the model.
@@ -61,6 +68,14 @@ fn consistent(protocol: &Protocol, node: &Node, cx: &mut Reading) {
     if protocol.turns && !protocol.template.has_turns() {
         cx.error(&node.origin, format!("`turns` needs a chat template; `{name}` has no turns"));
     }
+    if !(1.0..=10.0).contains(&protocol.good_rating) {
+        let at = node.at(["good-rating"]).unwrap_or(node);
+        cx.error(&at.origin, "`good-rating` must be from 1 to 10");
+    }
+    if protocol.rating.as_ref().is_some_and(|words| words.trim().is_empty()) {
+        let at = node.at(["rating"]).unwrap_or(node);
+        cx.error(&at.origin, "`rating` must hold the words before a rating");
+    }
     if let Some(source) = &protocol.chat_template {
         let at = node.table().and_then(|table| table.get("chat-template"));
         let origin = at.map_or(&node.origin, |at| &at.origin);
@@ -84,6 +99,8 @@ impl Protocol {
             reply: String::new(),
             correct: String::new(),
             incorrect: String::new(),
+            rating: None,
+            good_rating: 10.0,
             answer: AnswerForm::Number,
             template: Template::Raw,
             chat_template: None,
@@ -193,6 +210,9 @@ impl Protocol {
         ];
         let mut all: Vec<&str> =
             fixed.into_iter().flat_map(|text| text.split_whitespace()).collect();
+        if let Some(words) = &self.rating {
+            all.extend(words.split_whitespace());
+        }
         if self.turns {
             all.extend(self.refine.split_whitespace());
         }

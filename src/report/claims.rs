@@ -5,8 +5,15 @@
 
 use super::summary::{Model, Pairing, find, modes};
 use crate::{
-    manifest::{Accept, Compare, Expect, Metric, Target, compare::in_rounds},
-    record::metric::{self, Share},
+    manifest::{
+        Accept, Compare, Expect, Metric, Target,
+        compare::{has, in_rounds},
+    },
+    record::{
+        Measure,
+        metric::{self, Share},
+        power,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -23,8 +30,13 @@ pub(super) struct Claim {
     pub(super) dataset: String,
     /// `a` minus `b`.
     pub(super) pairing: Pairing,
+    /// The 95 % bootstrap interval of the difference, as shares.
+    pub(super) interval: (f64, f64),
     /// p after correction for all comparisons of the arm.
     pub(super) corrected: f64,
+    /// Where the difference does not count: items on which one as large would,
+    /// four times of five.
+    pub(super) needed: Option<u64>,
     /// What was expected.
     pub(super) expect: Option<Expect>,
 }
@@ -111,6 +123,55 @@ pub(super) struct Held {
     pub(super) source_confidence: String,
     /// Whether the result is near enough; `None` where nothing was asked.
     pub(super) accepted: Option<bool>,
+    /// What is concluded; `None` where nothing was asked.
+    pub(super) standing: Option<Standing>,
+}
+
+/// What a result says of a published value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is near enough, and the interval is narrow enough to mean it.
+    Reproduced,
+    /// The interval has nothing of what is near enough.
+    NotReproduced,
+    /// Too few items, or just at the edge: neither can be said.
+    Underpowered,
+    /// There is no result.
+    Missing,
+}
+
+impl Standing {
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Standing::Reproduced => "reproduced",
+            Standing::NotReproduced => "not reproduced",
+            Standing::Underpowered => "underpowered",
+            Standing::Missing => "no result",
+        }
+    }
+}
+
+/// An interval that reaches further than this to a side, or than what is
+/// tolerated, is too wide to reproduce anything.
+const WIDEST: f64 = 0.05;
+
+fn standing(share: Option<Share>, paper: f64, accept: &Accept) -> Standing {
+    let Some(share) = share.filter(|share| share.n > 0) else { return Standing::Missing };
+    let tolerated = match (accept.abs, accept.rel) {
+        (Some(abs), _) => abs / 100.0,
+        (None, Some(rel)) => rel * paper.abs(),
+        (None, None) => 0.0,
+    };
+    if share.low > paper + tolerated || share.high < paper - tolerated {
+        Standing::NotReproduced
+    } else if (share.high - share.low) / 2.0 > tolerated.max(WIDEST)
+        || !is_near(share, paper, accept)
+    {
+        Standing::Underpowered
+    } else {
+        Standing::Reproduced
+    }
 }
 
 /// The coordinates of a sweep's arm and its models.
@@ -143,8 +204,13 @@ pub(super) fn claims(
         }
     }
     let p: Vec<f64> = made.iter().map(|claim| claim.pairing.paired.p).collect();
+    let level = ALPHA / p.len().max(1) as f64;
     for (claim, corrected) in made.iter_mut().zip(metric::holm(&p)) {
         claim.corrected = corrected;
+        if claim.sign() == 0 {
+            let Pairing { n, paired, .. } = claim.pairing;
+            claim.needed = power::items_needed(paired, n, level);
+        }
     }
     made
 }
@@ -172,8 +238,10 @@ fn pairings(a: (&[Model], &str), b: (&[Model], &str), compare: &Compare) -> Vec<
                 a: Side { name: name(&one.label, &compare.a_arm), mode },
                 b: Side { name: name(&other.label, &compare.b_arm), mode: b_mode },
                 dataset: one.dataset.clone(),
+                interval: power::bootstrap(pairing.paired, pairing.n),
                 pairing,
                 corrected: 1.0,
+                needed: None,
                 expect: compare.expect,
             });
         }
@@ -181,15 +249,15 @@ fn pairings(a: (&[Model], &str), b: (&[Model], &str), compare: &Compare) -> Vec<
     made
 }
 
-/// Holds results against published values.
+/// Holds results of an arm against published values.
 pub(super) fn targets(
-    models: &[Model],
+    (coordinates, models): ArmOf,
     wanted: &[Target],
     rounds: u32,
     missing: &mut Vec<String>,
 ) -> Vec<Held> {
     let mut held = Vec::new();
-    for target in wanted {
+    for target in wanted.iter().filter(|target| has(coordinates, &target.arm)) {
         let before = held.len();
         for (subject, _) in in_rounds(&target.subject, "", rounds) {
             let its = models.iter().filter(|model| model.label == subject);
@@ -227,6 +295,7 @@ fn hold(model: &Model, target: &Target) -> Held {
         table: target.table.clone(),
         source_confidence: target.source_confidence.clone(),
         accepted,
+        standing: target.accept.as_ref().map(|accept| standing(share, paper, accept)),
     }
 }
 
@@ -246,7 +315,12 @@ fn value(model: &Model, metric: Metric, mode: &str) -> Option<Share> {
     let feedback = model.feedback.as_ref();
     match metric {
         Metric::Accuracy => model.accuracy(mode),
-        Metric::FeedbackAccuracy => feedback.map(|f| metric::share(f.verdict_right, f.seen)),
+        Metric::WinRate => model.accuracy(mode).filter(|_| model.measure == Measure::WinRate),
+        Metric::WinAndHalfTies => model.with_half_ties(mode),
+        Metric::FeedbackAccuracy => feedback.map(|f| metric::share(f.verdict_right, f.judged())),
+        Metric::DataAccuracy => {
+            model.data.as_ref().map(|data| metric::share(data.kept_right, data.kept_judged()))
+        }
         Metric::FeedbackRecall => feedback.map(|f| metric::share(f.wrong_caught, f.reply_wrong)),
     }
 }

@@ -80,7 +80,8 @@ pub struct CollectedFile {
     pub size: u64,
     /// Digest of its content.
     pub digest: Digest,
-    /// Its content: only where the artifact is scores, a tally or a training log.
+    /// Its content: only where the artifact is scores, a tally, a training log or what leaks, or
+    /// its texts are shown.
     pub content: Option<Vec<u8>>,
 }
 
@@ -103,17 +104,31 @@ impl CollectedArm {
 }
 
 impl CollectedOutput {
+    /// The rows of one of its files, a JSON value a line.
+    ///
+    /// # Errors
+    /// As with [`CollectedOutput::json`].
+    pub fn rows<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, String> {
+        let read = |line: &str| serde_json::from_str(line);
+        let rows: Result<Vec<T>, _> = self.text(name)?.lines().map(read).collect();
+        rows.map_err(|error| format!("`{name}` of `{}`: {error}", self.name))
+    }
+
+    fn text(&self, name: &str) -> Result<&str, String> {
+        let file = self.files.iter().find(|file| file.name == name);
+        let content = file.and_then(|file| file.content.as_ref());
+        let content =
+            content.ok_or_else(|| format!("output `{}` has no `{name}` here", self.name))?;
+        std::str::from_utf8(content).map_err(|error| format!("`{name}`: {error}"))
+    }
+
     /// The JSON of one of its files.
     ///
     /// # Errors
     /// When there is no such file, its content was not collected, or it is not
     /// a `T`.
     pub fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, String> {
-        let file = self.files.iter().find(|file| file.name == name);
-        let content = file.and_then(|file| file.content.as_ref());
-        let content =
-            content.ok_or_else(|| format!("output `{}` has no `{name}` here", self.name))?;
-        serde_json::from_slice(content)
+        serde_json::from_str(self.text(name)?)
             .map_err(|error| format!("`{name}` of `{}`: {error}", self.name))
     }
 }

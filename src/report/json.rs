@@ -3,8 +3,10 @@
 //! once, by the key of their step.
 
 use super::{
-    claims::{Claim, Held, Side},
+    claims::{Claim, Held, Side, Standing},
     collected::{Collected, CollectedArm},
+    judged,
+    rules::Extraction,
     seeds::{Difference, Group, Over},
     summary::{self, Arm, Counted, Model, Pairing, Summary},
 };
@@ -89,7 +91,7 @@ fn steps(arm: &CollectedArm) -> Vec<Value> {
 
 fn arm(arm: &Arm, its: &CollectedArm) -> Value {
     let models: Vec<Value> = arm.models.iter().map(|one| model(arm, one, its)).collect();
-    json!({
+    let mut all = json!({
         "coordinates": coordinates(&arm.coordinates),
         "seed": arm.seed,
         "models": models,
@@ -98,7 +100,14 @@ fn arm(arm: &Arm, its: &CollectedArm) -> Value {
         "targets": arm.held.iter().map(held).collect::<Vec<_>>(),
         "missing": arm.missing,
         "steps": steps(its),
-    })
+    });
+    if !arm.judged.is_empty() {
+        all["judged"] = arm.judged.iter().map(judged::json).collect();
+    }
+    if !arm.leaks.is_empty() {
+        all["leaks"] = arm.leaks.iter().map(super::leaks::json).collect();
+    }
+    all
 }
 
 fn model(arm: &Arm, model: &Model, its: &CollectedArm) -> Value {
@@ -108,18 +117,26 @@ fn model(arm: &Arm, model: &Model, its: &CollectedArm) -> Value {
         let against = control.and_then(|control| model.against(&mode, control, &mode));
         let accuracy = model.accuracy(&mode).map(share);
         let against = against.map(pairing);
-        modes.insert(mode, json!({ "accuracy": accuracy, "against-control": against }));
+        let mut one = json!({ "accuracy": accuracy, "against-control": against });
+        if let Some(extraction) = Extraction::of(model, &mode) {
+            one["extraction"] = extraction.json();
+        }
+        modes.insert(mode, one);
     }
     let key = |name: &String| {
         let step = its.steps.iter().find(|step| step.name == *name);
         step.map(|step| step.key.to_string())
     };
-    json!({
+    let mut all = json!({
         "label": model.label, "dataset": model.dataset, "control": model.control,
         "round": model.round, "modes": modes, "training": model.log, "feedback": model.feedback,
         "tokens": model.tokens,
         "evaluations": model.evaluations.iter().filter_map(key).collect::<Vec<_>>(),
-    })
+    });
+    if !model.measure.is_default() {
+        all["measure"] = json!(model.measure);
+    }
+    all
 }
 
 fn counted(counted: &Counted) -> Value {
@@ -137,7 +154,8 @@ fn side(side: &Side) -> Value {
 fn claim(claim: &Claim) -> Value {
     json!({
         "a": side(&claim.a), "b": side(&claim.b), "dataset": claim.dataset,
-        "pairing": pairing(claim.pairing), "p-holm": claim.corrected, "verdict": claim.verdict(),
+        "pairing": pairing(claim.pairing), "interval": [claim.interval.0, claim.interval.1],
+        "items-needed": claim.needed, "p-holm": claim.corrected, "verdict": claim.verdict(),
         "expected": claim.expect.map(Expect::name), "outcome": claim.outcome(),
     })
 }
@@ -147,7 +165,7 @@ fn held(held: &Held) -> Value {
         "subject": held.subject, "mode": held.mode, "dataset": held.dataset,
         "metric": held.metric, "value": held.share.map(share), "paper": held.paper,
         "table": held.table, "source-confidence": held.source_confidence,
-        "accepted": held.accepted,
+        "accepted": held.accepted, "standing": held.standing.map(Standing::words),
     })
 }
 
@@ -172,7 +190,7 @@ fn group(group: &Group) -> Value {
     let claim = |claim: &super::seeds::ClaimOver| {
         json!({
             "a": side(&claim.a), "b": side(&claim.b), "dataset": claim.dataset,
-            "difference": difference(&claim.difference),
+            "difference": difference(&claim.difference), "seeds-needed": claim.needed,
             "expected": claim.expect.map(Expect::name), "outcomes": claim.outcomes,
         })
     };
@@ -183,7 +201,7 @@ fn group(group: &Group) -> Value {
     })
 }
 
-fn share(share: Share) -> Value {
+pub(super) fn share(share: Share) -> Value {
     let Share { hits, n, value, low, high } = share;
     json!({ "hits": hits, "n": n, "value": value, "low": low, "high": high })
 }

@@ -1,7 +1,9 @@
 //! `report.md`: the page that people read.
 
 use super::{
+    cases,
     collected::{Collected, CollectedArm},
+    judged, leaks, published, rules,
     sections::{self, Look, section},
     seeds::{Difference, Group},
     summary::{Arm, Summary},
@@ -39,6 +41,8 @@ pub(super) fn page(summary: &Summary, collected: &Collected, has_chart: bool) ->
             }
         }
     }
+    out.push_str(&cases::cases(collected));
+    out.push_str(&published::unverified(&summary.unverified));
     if summary.shows_models() {
         out.push_str(match summary.arms.len() {
             1 => {
@@ -83,13 +87,19 @@ fn everything(arm: &Arm, look: Look) -> String {
     let mut out = String::new();
     for table in [
         sections::models,
+        rules::rules,
         sections::claims,
-        sections::held,
+        judged::outcomes,
+        judged::judges,
+        judged::groups,
+        published::published,
         sections::controls,
         sections::refinement,
         sections::rounds,
         sections::feedback,
+        sections::ratings,
         sections::collected,
+        leaks::leaks,
     ] {
         out.push_str(&table(arm, look));
     }
@@ -165,6 +175,7 @@ fn claims_over_seeds(groups: &[Group]) -> String {
                 format!("{} on `{}`", claim.title.1, claim.dataset),
                 difference(&claim.difference),
                 interval,
+                more_seeds(claim.needed, spread.n),
                 claim.expect.map_or(NOTHING.to_owned(), |expect| {
                     let counts: Vec<String> =
                         claim.outcomes.iter().map(|(what, n)| format!("{n} {what}")).collect();
@@ -176,11 +187,17 @@ fn claims_over_seeds(groups: &[Group]) -> String {
     section(
         PAGE,
         "Claims over seeds",
-        &["arms", "claim", "mode", "difference", "95 % of the mean", "expected"],
+        &["arms", "claim", "mode", "difference", "95 % of the mean", "80 % power with", "expected"],
         &rows,
         "Mean ± standard deviation over seeds of the difference in points, in how many seeds it \
-         is above 0, and Student's 95 % interval of the mean (not corrected).",
+         is above 0, and Student's 95 % interval of the mean (not corrected). Where that interval \
+         holds 0: how many more seeds would show a mean as large with a chance of 80 %.",
     )
+}
+
+fn more_seeds(needed: Option<u64>, seeds: usize) -> String {
+    let more = needed.map(|needed| needed.saturating_sub(seeds as u64).max(1));
+    more.map_or(NOTHING.to_owned(), |more| text::plural(more, "more seed"))
 }
 
 fn spread(mean: f64, deviation: f64, n: usize) -> String {

@@ -3,17 +3,23 @@
 //! Text in, text out. Knows neither files nor times nor machines, so the same
 //! results give the same bytes.
 
+mod cases;
 mod chart;
 mod claims;
 pub mod collected;
 mod curves;
 mod json;
+mod judged;
+mod leaks;
 mod markdown;
+mod published;
+mod rules;
 mod sections;
 mod seeds;
 mod summary;
 #[cfg(test)]
 mod tests;
+pub mod verdicts;
 mod words;
 
 use collected::Collected;

@@ -5,7 +5,10 @@ use super::{
     summary::{self, Arm, Counted, Model, Pairing},
     words::{NOTHING, count, head, interval, interval_of, p_of, p_value, percent, points, table},
 };
-use crate::{base::text, record::Tally, record::metric::share};
+use crate::{
+    base::text,
+    record::{Measure, Tally, metric::share},
+};
 
 /// How tables are set.
 #[derive(Clone, Copy)]
@@ -30,22 +33,32 @@ pub(super) fn models(arm: &Arm, look: Look) -> String {
         let here: Vec<&Model> =
             arm.models.iter().filter(|model| model.dataset == dataset).collect();
         let modes = summary::modes(here.iter().copied());
-        out.push_str(&format!("{} Accuracy on `{dataset}`\n\n", look.level));
+        let is_judged = here.iter().any(|model| model.measure == Measure::WinRate);
+        let what = if is_judged { "Win rate" } else { "Accuracy" };
+        out.push_str(&format!("{} {what} on `{dataset}`\n\n", look.level));
         let mut names = vec!["model".to_owned(), "n".to_owned()];
         names.extend(modes.iter().map(|mode| format!("{mode}, %")));
         names.extend(head(&["steps", "tokens trained", "tokens generated"]));
         let rows: Vec<Vec<String>> =
             here.iter().map(|model| model_row(arm, model, &modes)).collect();
         out.push_str(&table(&names, &rows));
-        out.push_str(&look.reading(
-            "n problems each; share of right answers with Wilson's 95 % interval, and under it \
-             the exact McNemar p against the model's control (two-sided, item by item, not \
-             corrected). Steps and tokens trained count from the random start, tokens generated \
-             are those of the evaluation.",
-        ));
+        out.push_str(&look.reading(if is_judged { JUDGED } else { SCORED }));
     }
     out
 }
+
+/// How to read a table of accuracies.
+const SCORED: &str = "n problems each; share of right answers with Wilson's 95 % interval, and under it the \
+    exact McNemar p against the model's control (two-sided, item by item, not corrected). \
+    Steps and tokens trained count from the random start, tokens generated are those of the \
+    evaluation.";
+
+/// How to read a table of win rates.
+const JUDGED: &str = "n pairs each, of replies to the same question, that the judge said something readable \
+    of; share of pairs won with Wilson's 95 % interval, and under it the exact McNemar p \
+    against the model's control (which questions each of them wins; two-sided, not \
+    corrected). Steps and tokens trained count from the random start, tokens generated are \
+    the judge's, where it counts them.";
 
 fn model_row(arm: &Arm, model: &Model, modes: &[String]) -> Vec<String> {
     let control = arm.control(model);
@@ -116,9 +129,18 @@ fn steps_of_both(model: &Model, control: &Model) -> String {
 
 /// What refinement changes in every model.
 pub(super) fn refinement(arm: &Arm, look: Look) -> String {
-    let pairs = [("refine", "direct"), ("consistency-refine", "consistency")];
+    let known = [
+        ("refine", "direct"),
+        ("consistency-refine", "consistency"),
+        ("vote-refine", "consistency"),
+    ];
+    let mut pairs: Vec<(String, String)> =
+        known.iter().map(|(refined, plain)| ((*refined).to_owned(), (*plain).to_owned())).collect();
+    // A later pass is held against the first: that is what the further ones add.
+    let later = summary::modes(&arm.models).into_iter().filter(|mode| summary::is_pass(mode));
+    pairs.splice(1..1, later.map(|mode| (mode, "refine".to_owned())));
     let mut rows = Vec::new();
-    for (refined, plain) in pairs {
+    for (refined, plain) in &pairs {
         for model in &arm.models {
             let Some(pairing) = model.against(refined, model, plain) else { continue };
             let mut row = vec![model.label.clone(), format!("{refined} - {plain}")];
@@ -183,10 +205,10 @@ fn round_row(counted: &Counted) -> Vec<String> {
         text::count(seen),
         text::count(kept),
         dropped(&counted.tally),
-        interval(share(reply_right, seen)),
-        interval(share(refined_right, seen)),
-        interval(share(kept_right, kept)),
-        of(kept_right, kept),
+        interval(share(reply_right, counted.tally.judged())),
+        interval(share(refined_right, counted.tally.judged())),
+        interval(share(kept_right, counted.tally.kept_judged())),
+        of(kept_right, counted.tally.kept_judged()),
         of(kept_right, refined_right),
         count(counted.generated),
         count(counted.trained.as_ref().map(|log| log.tokens)),
@@ -219,8 +241,8 @@ pub(super) fn collected(arm: &Arm, look: Look) -> String {
             text::count(seen),
             text::count(kept),
             dropped(&counted.tally),
-            interval(share(reply_right, seen)),
-            interval(share(refined_right, seen)),
+            interval(share(reply_right, counted.tally.judged())),
+            interval(share(refined_right, counted.tally.judged())),
             count(counted.generated),
         ]
     };
@@ -251,7 +273,7 @@ pub(super) fn feedback(arm: &Arm, look: Look) -> String {
         vec![
             name.to_owned(),
             place,
-            interval_of(share(tally.verdict_right, tally.seen)),
+            interval_of(share(tally.verdict_right, tally.judged())),
             interval_of(share(tally.wrong_caught, tally.reply_wrong)),
             of(tally.verdict_unparsed, tally.seen),
         ]
@@ -277,6 +299,49 @@ pub(super) fn feedback(arm: &Arm, look: Look) -> String {
     )
 }
 
+/// Ratings in what was collected and filtered, and annotators that contradict
+/// themselves.
+pub(super) fn ratings(arm: &Arm, look: Look) -> String {
+    let mean = |sum: f64, n: u64| match n {
+        0 => NOTHING.to_owned(),
+        _ => format!("{:.2} of {}", sum / n as f64, text::count(n)),
+    };
+    let row = |counted: &Counted| {
+        let Tally { seen, contradicted, verdict_unparsed, ratings, .. } = counted.tally;
+        let rated = ratings.unwrap_or_default();
+        vec![
+            counted.step.clone(),
+            text::count(seen),
+            mean(rated.replies_sum, rated.replies),
+            mean(rated.refined_sum, rated.refined),
+            mean(rated.gain_sum, rated.both),
+            of(verdict_unparsed, seen),
+            of(contradicted, seen),
+        ]
+    };
+    let tells =
+        |counted: &&Counted| counted.tally.ratings.is_some() || counted.tally.contradicted > 0;
+    let rows: Vec<Vec<String>> = arm.tallies.iter().filter(tells).map(row).collect();
+    let names = [
+        "step",
+        "prompts",
+        "rating of r",
+        "rating of r̂",
+        "gain",
+        "no judgement, %",
+        "contradicted, %",
+    ];
+    section(
+        look,
+        "Ratings",
+        &names,
+        &rows,
+        "Means of ratings from 1 to 10 and of how many; gain: r̂ minus r where both were rated. \
+         Contradicted: the annotator finds r right and writes another answer, or wrong and writes \
+         the same one.",
+    )
+}
+
 /// The comparisons the manifest asks for.
 pub(super) fn claims(arm: &Arm, look: Look) -> String {
     let row = |claim: &super::claims::Claim| {
@@ -286,10 +351,12 @@ pub(super) fn claims(arm: &Arm, look: Look) -> String {
             format!("{} on `{}`", claim.mode(), claim.dataset),
             text::count(n),
             points(difference),
+            format!("[{}, {}]", points(claim.interval.0), points(claim.interval.1)),
             format!("{} / {}", text::count(paired.only_first), text::count(paired.only_second)),
             p_value(paired.p),
             p_value(claim.corrected),
             claim.verdict(),
+            claim.needed.map_or(NOTHING.to_owned(), |n| format!("{} items", text::count(n))),
             claim.expect.zip(claim.outcome()).map_or(NOTHING.to_owned(), |(expect, outcome)| {
                 format!("{}: {outcome}", expect.name())
             }),
@@ -301,10 +368,12 @@ pub(super) fn claims(arm: &Arm, look: Look) -> String {
         "mode",
         "n",
         "difference",
+        "95 %",
         "only first / second",
         "p",
         "p, Holm",
         "verdict",
+        "80 % power with",
         "expected",
     ];
     section(
@@ -312,46 +381,11 @@ pub(super) fn claims(arm: &Arm, look: Look) -> String {
         "Claims",
         &names,
         &rows,
-        "Difference in points on the same problems, problems that only one of the two got right, \
-         exact McNemar p, and p after Holm's correction over this table. A difference counts \
-         where the latter is below 0.05. One training run a model: the test speaks of these \
-         models, not of other seeds.",
-    )
-}
-
-/// Results beside published values.
-pub(super) fn held(arm: &Arm, look: Look) -> String {
-    let row = |held: &super::claims::Held| {
-        let difference = held.share.map(|share| points(share.value - held.paper));
-        let accepted = match held.accepted {
-            Some(true) => "near enough",
-            Some(false) => "not near enough",
-            None => "shown only",
-        };
-        let place = held.table.as_ref().map(|table| format!(", {table}"));
-        vec![
-            held.subject.clone(),
-            format!("{}, {} on `{}`", held.metric, held.mode, held.dataset),
-            held.share.map_or(NOTHING.to_owned(), interval_of),
-            format!(
-                "{} ({}{})",
-                percent(held.paper),
-                held.source_confidence,
-                place.unwrap_or_default()
-            ),
-            difference.unwrap_or(NOTHING.to_owned()),
-            accepted.to_owned(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = arm.held.iter().map(row).collect();
-    let names = ["model", "number", "here, %", "published, %", "difference", "verdict"];
-    section(
-        look,
-        "Published values",
-        &names,
-        &rows,
-        "The published value with how sure its source is and where it stands; difference in \
-         points.",
+        "Difference in points on the same problems with its 95 % bootstrap interval, problems that \
+         only one of the two got right, exact McNemar p, and p after Holm's correction over \
+         this table. A difference counts where the latter is below 0.05; where it does not, so \
+         many items would show one as large with a chance of 80 %, at the level of Holm's first \
+         step. One training run a model: the test speaks of these models, not of other seeds.",
     )
 }
 

@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     manifest::Expect,
-    record::metric::{self, Spread},
+    record::{
+        metric::{self, Spread},
+        power,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -72,6 +75,9 @@ pub(super) struct ClaimOver {
     pub(super) dataset: String,
     /// `a` minus `b`.
     pub(super) difference: Difference,
+    /// Where the interval of the mean holds 0: seeds in all with which a mean as
+    /// large would be shown, four times of five.
+    pub(super) needed: Option<u64>,
     /// What was expected.
     pub(super) expect: Option<Expect>,
     /// In how many seeds each of the possible outcomes came.
@@ -182,12 +188,16 @@ fn claim_over(first: &Claim, members: &[&Arm]) -> Option<ClaimOver> {
     for outcome in same.iter().filter_map(|claim| claim.outcome()) {
         *outcomes.entry(outcome).or_default() += 1;
     }
+    let difference = Difference::of(&values)?;
+    let Spread { n, mean, deviation, half } = difference.spread;
+    let needed = (n > 1 && mean.abs() <= half).then(|| power::seeds_needed(mean, deviation));
     Some(ClaimOver {
         a: first.a.clone(),
         b: first.b.clone(),
         title: (first.title(), first.mode()),
         dataset: first.dataset.clone(),
-        difference: Difference::of(&values)?,
+        difference,
+        needed: needed.flatten(),
         expect: first.expect,
         outcomes,
     })

@@ -4,20 +4,23 @@
 use super::{
     claims::{self, Claim, Held},
     collected::{Collected, CollectedArm, CollectedStep},
+    judged::{self, Judged},
+    leaks::{self, Checked},
     seeds::{self, Group},
 };
 use crate::{
     base::artifact::ArtifactKind,
     manifest::ReportModel,
     record::{
-        Outcome, Scores, Tally, Tokens, TrainLog,
+        Measure, Outcome, RuleScores, Scores, Tally, Tokens, TrainLog,
+        extractor::Extractor,
         metric::{self, Paired, Share},
     },
 };
 use std::collections::BTreeMap;
 
 /// The modes of evaluation in the order of tables; others follow.
-const MODES: [&str; 4] = ["direct", "refine", "consistency", "consistency-refine"];
+const MODES: [&str; 5] = ["direct", "refine", "consistency", "consistency-refine", "vote-refine"];
 
 /// All numbers of a report.
 pub(super) struct Summary {
@@ -27,6 +30,8 @@ pub(super) struct Summary {
     pub(super) arms: Vec<Arm>,
     /// The arms that differ in the seed only, put together; empty without a sweep.
     pub(super) groups: Vec<Group>,
+    /// What nobody has checked against the paper.
+    pub(super) unverified: Vec<String>,
 }
 
 /// The numbers of an arm.
@@ -39,6 +44,10 @@ pub(super) struct Arm {
     pub(super) models: Vec<Model>,
     /// What filters and annotators did, in the order of the steps.
     pub(super) tallies: Vec<Counted>,
+    /// What judges said, in the order of the steps.
+    pub(super) judged: Vec<Judged>,
+    /// What searches for test items in training data found.
+    pub(super) leaks: Vec<Checked>,
     /// The comparisons.
     pub(super) claims: Vec<Claim>,
     /// Results held against published values.
@@ -53,16 +62,24 @@ pub(super) struct Model {
     pub(super) label: String,
     /// What it was evaluated on.
     pub(super) dataset: String,
+    /// What counts as a success in its outcomes.
+    pub(super) measure: Measure,
     /// Label of the model it is tested against.
     pub(super) control: Option<String>,
     /// Place on the chart.
     pub(super) round: Option<u64>,
     /// Outcomes by mode.
     pub(super) modes: BTreeMap<String, Vec<Outcome>>,
+    /// The rule of extraction that decided them.
+    pub(super) rule: String,
+    /// What other rules make of the same texts, by mode.
+    pub(super) others: BTreeMap<String, Vec<RuleScores>>,
     /// Its training.
     pub(super) log: Option<TrainLog>,
     /// Verdicts of its feedback.
     pub(super) feedback: Option<Tally>,
+    /// The filtering of the data it was trained on.
+    pub(super) data: Option<Tally>,
     /// Tokens of its evaluations.
     pub(super) tokens: Tokens,
     /// Full names of the steps that evaluated it.
@@ -99,6 +116,7 @@ impl Summary {
     pub(super) fn of(collected: &Collected) -> Summary {
         let report = collected.arms.iter().find_map(|arm| arm.findings.report.as_ref());
         let title = report.and_then(|report| report.title.clone());
+        let unverified = report.map_or(Vec::new(), |report| report.unverified.clone());
         let mut arms: Vec<Arm> =
             collected.arms.iter().map(|arm| Arm::of(arm, collected.rounds)).collect();
         // Some comparisons are between arms, so they wait until all are read.
@@ -119,7 +137,7 @@ impl Summary {
             arm.missing.extend(missing);
         }
         let groups = seeds::groups(&arms);
-        Summary { title: title.unwrap_or_else(|| collected.name.clone()), arms, groups }
+        Summary { title: title.unwrap_or_else(|| collected.name.clone()), arms, groups, unverified }
     }
 
     /// Whether there is any model to show.
@@ -148,9 +166,16 @@ impl Arm {
             }
         }
         let tallies = tallies(arm, &mut missing);
-        let held = claims::targets(&models, &arm.findings.target, rounds, &mut missing);
+        let judged = judged::read(arm, &mut missing);
+        let leaks = leaks::checked(arm, &mut missing);
+        let held = claims::targets(
+            (&arm.coordinates, &models),
+            &arm.findings.target,
+            rounds,
+            &mut missing,
+        );
         let (coordinates, seed) = (arm.coordinates.clone(), arm.seed);
-        Arm { coordinates, seed, models, tallies, claims: Vec::new(), held, missing }
+        Arm { coordinates, seed, models, tallies, judged, leaks, claims: Vec::new(), held, missing }
     }
 
     /// Data sets in the order of the models.
@@ -183,9 +208,18 @@ pub(super) fn modes<'a>(models: impl IntoIterator<Item = &'a Model>) -> Vec<Stri
             found.push(mode.clone());
         }
     }
-    let rank = |mode: &String| MODES.iter().position(|known| known == mode).unwrap_or(MODES.len());
-    found.sort_by(|a, b| (rank(a), a).cmp(&(rank(b), b)));
+    let rank = |mode: &String| {
+        // `refine-2` and later passes follow the first.
+        let family = if is_pass(mode) { "refine" } else { mode.as_str() };
+        MODES.iter().position(|known| *known == family).unwrap_or(MODES.len())
+    };
+    found.sort_by(|a, b| (rank(a), a.len(), a).cmp(&(rank(b), b.len(), b)));
     found
+}
+
+/// Whether a mode is a later pass of refinement, such as `refine-2`.
+pub(super) fn is_pass(mode: &str) -> bool {
+    mode.strip_prefix("refine-").is_some_and(|pass| pass.parse::<u64>().is_ok())
 }
 
 impl Model {
@@ -200,21 +234,27 @@ impl Model {
             .json("scores.json")
             .map_err(|why| missing.push(format!("`{label}`: {why}")))
             .ok()?;
-        let log = wanted.log.as_ref().and_then(|log| {
-            let Some((_, output)) = arm.find(&log.reference) else {
-                missing.push(format!("`{label}`: there is no result `{}`", log.reference));
-                return None;
-            };
-            output.json("train.json").map_err(|why| missing.push(format!("`{label}`: {why}"))).ok()
-        });
+        let log = wanted.log.as_ref();
+        let log = log.and_then(|log| beside(arm, label, &log.reference, "train.json", missing));
+        let data = wanted.tally.as_ref();
+        let data = data.and_then(|it| beside(arm, label, &it.reference, "tally.json", missing));
+        let (mut modes, mut others) = (BTreeMap::new(), BTreeMap::new());
+        for mode in scores.modes {
+            others.insert(mode.mode.clone(), mode.others);
+            modes.insert(mode.mode, mode.outcomes);
+        }
         Some(Model {
             label: label.clone(),
             dataset: scores.dataset,
+            measure: scores.measure,
             control: wanted.control.clone(),
             round: wanted.round,
-            modes: scores.modes.into_iter().map(|mode| (mode.mode, mode.outcomes)).collect(),
+            modes,
+            rule: scores.rule.unwrap_or_else(|| Extractor::Protocol.name().to_owned()),
+            others,
             log,
             feedback: scores.feedback,
+            data,
             tokens: scores.tokens,
             evaluations: vec![step.name.clone()],
         })
@@ -227,10 +267,14 @@ impl Model {
         for (mode, outcomes) in new.modes {
             known.modes.entry(mode).or_insert(outcomes);
         }
+        for (mode, others) in new.others {
+            known.others.entry(mode).or_insert(others);
+        }
         known.control = known.control.take().or(new.control);
         known.round = known.round.or(new.round);
         known.log = known.log.take().or(new.log);
         known.feedback = known.feedback.take().or(new.feedback);
+        known.data = known.data.take().or(new.data);
         known.tokens += new.tokens;
         known.evaluations.extend(new.evaluations);
     }
@@ -242,10 +286,32 @@ impl Model {
         Some(metric::share(hits as u64, outcomes.len() as u64))
     }
 
+    /// The same with half a success for a tie, of outcomes that a judge gave.
+    pub(super) fn with_half_ties(&self, mode: &str) -> Option<Share> {
+        let outcomes = self.modes.get(mode).filter(|_| self.measure == Measure::WinRate)?;
+        let halves: f64 = outcomes.iter().filter_map(|outcome| outcome.answer).sum();
+        Some(metric::share_in_halves((2.0 * halves) as u64, outcomes.len() as u64))
+    }
+
     /// A mode of this model and one of another, or of this one, item by item.
     pub(super) fn against(&self, mode: &str, other: &Model, others: &str) -> Option<Pairing> {
         pair(self.modes.get(mode)?, other.modes.get(others)?)
     }
+}
+
+/// What another output says of a model.
+fn beside<T: serde::de::DeserializeOwned>(
+    arm: &CollectedArm,
+    label: &str,
+    reference: &str,
+    file: &str,
+    missing: &mut Vec<String>,
+) -> Option<T> {
+    let Some((_, output)) = arm.find(reference) else {
+        missing.push(format!("`{label}`: there is no result `{reference}`"));
+        return None;
+    };
+    output.json(file).map_err(|why| missing.push(format!("`{label}`: {why}"))).ok()
 }
 
 /// Compares outcomes of the items that both lists hold.

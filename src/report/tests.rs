@@ -1,10 +1,14 @@
 //! Reports of hand-made results: what the page, the JSON and the chart say.
 
-use super::{collected::*, render};
+use super::{
+    collected::*,
+    render,
+    verdicts::{self, Holds},
+};
 use crate::{
     base::{artifact::ArtifactKind, hash::Digest},
     manifest::{Findings, Language, Manifest},
-    record::{ModeScores, Outcome, Scores, Tally, Tokens, TrainLog},
+    record::{Measure, ModeScores, Outcome, RuleScores, Scores, Tally, Tokens, TrainLog},
 };
 use std::collections::BTreeMap;
 
@@ -96,6 +100,7 @@ fn scores(modes: &[(&str, usize, usize)]) -> CollectedOutput {
                 logprob: None,
             })
             .collect(),
+        others: Vec::new(),
     };
     let feedback = modes.iter().any(|(mode, ..)| *mode == "refine").then(|| Tally {
         seen: 100,
@@ -108,6 +113,8 @@ fn scores(modes: &[(&str, usize, usize)]) -> CollectedOutput {
     });
     let scores = Scores {
         dataset: "test".to_owned(),
+        measure: Measure::Accuracy,
+        rule: None,
         modes: modes.iter().map(mode).collect(),
         feedback,
         tokens: Tokens { read: 5, written: 1234 },
@@ -156,6 +163,7 @@ fn arm(text: &str, seed: u64) -> CollectedArm {
         wrong_caught: 60,
         verdict_unparsed: 0,
         tokens: Tokens::default(),
+        ..Tally::default()
     };
     let tally = || {
         let json = serde_json::to_vec(&tally).unwrap();
@@ -212,14 +220,96 @@ fn the_page_tells_every_number_with_its_n() {
             "| round 1 | refine - direct | 100 | +0.0 | 2 | 2 | 1.000 |",
             "| round1.filter | 200 | 150 | 50 judged incorrect | 40.0 [33.5, 46.9] | 60.0 [53.1, 66.5] | 73.3 [65.7, 79.8] | 73.3 (110 of 150) | 91.7 (110 of 120) | 100 | 777 |",
             "| base | `test` | 80.0 [71.1, 86.7] of 100 | 75.0 [62.8, 84.2] of 60 | 3.0 (3 of 100) |",
-            "| round 2 against D_QA | direct on `test` | 100 | +29.0 | 29 / 0 | < 0.001 | < 0.001 | `round 2` higher | - |",
-            "| base against D_QA | direct on `test` | 100 | -22.0 | 0 / 22 | < 0.001 | < 0.001 | `D_QA` higher | higher: against expectation |",
-            "| D_QA | refine against direct on `test` | 100 | -1.0 | 0 / 1 | 1.000 | 1.000 | within noise | not-higher: as expected |",
-            "| D_QA | accuracy, direct on `test` | 32.0 [23.7, 41.7] of 100 | 30.0 (read from a plot, table 2) | +2.0 | near enough |",
-            "| base | accuracy, refine on `test` | 9.0 [4.8, 16.2] of 100 | 12.0 (recalled) | -3.0 | shown only |",
+            "| round 2 against D_QA | direct on `test` | 100 | +29.0 | [+20.0, +38.0] | 29 / 0 | < 0.001 | < 0.001 | `round 2` higher | - | - |",
+            "| base against D_QA | direct on `test` | 100 | -22.0 | [-30.0, -14.0] | 0 / 22 | < 0.001 | < 0.001 | `D_QA` higher | - | higher: against expectation |",
+            "| D_QA | refine against direct on `test` | 100 | -1.0 | [-3.0, +0.0] | 0 / 1 | 1.000 | 1.000 | within noise | 1,113 items | not-higher: as expected |",
+            "| D_QA | `test` | 32.0 [23.7, 41.7] of 100 | 30 (+2.0) | underpowered | read from a plot |",
+            "| base | `test` | 9.0 [4.8, 16.2] of 100 | 12 (-3.0) | shown only | recalled |",
+            "## Published values: table 2",
+            "Of 2 published values: 1 underpowered, 1 only shown.",
         ],
     );
     assert!(!page.contains("Missing"), "{page}");
+}
+
+/// The study with this published value for `D_QA`, 32 right of 100.
+fn held(paper: f64, accept: &str) -> String {
+    let one = "paper = 30.0\ntable = \"table 2\"\nsource-confidence = \"read from a plot\"\naccept = { abs = 5.0 }";
+    assert!(STUDY.contains(one));
+    let other = format!("paper = {paper}\nsource-confidence = \"sure\"\naccept = {accept}");
+    STUDY.replace(one, &other)
+}
+
+#[test]
+fn a_published_value_is_reproduced_or_not_or_there_are_too_few_items() {
+    for (paper, accept, want, holds) in [
+        (30.0, "{ abs = 10.0 }", "reproduced", Holds::Yes),
+        // The interval reaches 9 points to a side: too far for one of 5 points, and for none.
+        (30.0, "{ abs = 5.0 }", "underpowered", Holds::Open),
+        (30.0, "{ within = \"ci95\" }", "underpowered", Holds::Open),
+        // Within the interval's reach, but not near enough itself.
+        (45.0, "{ abs = 10.0 }", "underpowered", Holds::Open),
+        (60.0, "{ abs = 10.0 }", "not reproduced", Holds::No),
+        (20.0, "{ within = \"ci95\" }", "not reproduced", Holds::No),
+        (64.0, "{ rel = 0.5 }", "reproduced", Holds::Yes),
+    ] {
+        let text = held(paper, accept);
+        let collected = Collected { arms: vec![arm(&text, 1)], ..study() };
+        let found = verdicts::verdicts(&collected);
+        let one = found.iter().find(|verdict| verdict.what.contains("sure")).unwrap();
+        assert_eq!((one.outcome.as_str(), one.holds), (want, holds), "{paper} {accept}");
+        // Two comparisons expect something; one of them came out the other way.
+        let of_claims: Vec<Holds> =
+            found.iter().filter(|v| !v.what.contains("sure")).map(|v| v.holds).collect();
+        assert_eq!(of_claims, [Holds::No, Holds::Yes]);
+    }
+}
+
+#[test]
+fn verdicts_over_seeds_are_those_of_the_mean() {
+    let mut collected = study();
+    collected.arms = [1, 3]
+        .into_iter()
+        .map(|seed| {
+            let coordinates = vec![("seed".to_owned(), seed.to_string())];
+            CollectedArm { coordinates, ..arm(STUDY, seed) }
+        })
+        .collect();
+    let found = verdicts::verdicts(&collected);
+    let seeds: Vec<&str> =
+        found.iter().filter(|v| v.what.ends_with("2 seeds")).map(|v| v.outcome.as_str()).collect();
+    assert_eq!(seeds, ["against expectation", "as expected"]);
+}
+
+#[test]
+fn rules_that_read_the_same_texts_stand_side_by_side() {
+    let mut arm = arm(STUDY, 1);
+    let mut with_rules: Scores = arm.find("dqa.scores").unwrap().1.json("scores.json").unwrap();
+    for mode in &mut with_rules.modes {
+        // This rule is right where the deciding one is, but for the first 3, and on the last 4.
+        let right = |(i, o): (usize, &Outcome)| o.correct && i >= 3 || i >= 96;
+        mode.others = vec![RuleScores {
+            rule: "canonical".to_owned(),
+            answers: vec![None; mode.outcomes.len()],
+            right: mode.outcomes.iter().enumerate().map(right).collect(),
+        }];
+    }
+    for step in arm.steps.iter_mut().filter(|step| step.name == "dqa") {
+        let json = serde_json::to_vec(&with_rules).unwrap();
+        let new = output("scores", ArtifactKind::Scores, "scores.json", json);
+        step.outputs.iter_mut().filter(|o| o.name == "scores").for_each(|o| *o = new.clone());
+    }
+    let files = render(&Collected { arms: vec![arm], ..study() });
+    says(
+        &file(&files, "report.md"),
+        &[
+            "| D_QA | direct on `test` | 100 | **32.0 [23.7, 41.7]** | 33.0 [24.6, 42.7]<br>+4 -3 | 7 |",
+        ],
+    );
+    let json: serde_json::Value = serde_json::from_str(&file(&files, "scores.json")).unwrap();
+    let extraction = &json["arms"][0]["models"][1]["modes"]["direct"]["extraction"];
+    assert_eq!(extraction["disputed"], 7);
+    assert_eq!(extraction["apart"][0]["only-b"], 4);
 }
 
 #[test]
@@ -271,7 +361,7 @@ fn a_sweep_is_shown_over_seeds_and_arm_by_arm() {
             "Manifest `study` · seeds 1, 3 · 2 rounds · 4 arms · 10 steps",
             "| arms | model | seeds | n | direct, % | direct - control | refine, % | refine - control |",
             "| filter = off | round 1 | 2 | 100 (`test`) | 52.0 ± 1.4 | +20.0 ± 1.4 (2 of 2 above 0) | 52.0 ± 1.4 | +21.0 ± 1.4 (2 of 2 above 0) |",
-            "| filter = on | base against D_QA | direct on `test` | -22.0 ± 0.0 (0 of 2 above 0) | [-22.0, -22.0] | higher: 2 against expectation |",
+            "| filter = on | base against D_QA | direct on `test` | -22.0 ± 0.0 (0 of 2 above 0) | [-22.0, -22.0] | - | higher: 2 against expectation |",
             "<summary>seed = 1, filter = on</summary>",
         ],
     );
@@ -309,7 +399,7 @@ fn a_comparison_of_arms_pairs_those_that_differ_in_nothing_else() {
         &page,
         &[
             &format!(
-                "| {claim} | direct on `test` | 100 | +6.0 | 6 / 0 | 0.031 | 0.063 | within noise | - |"
+                "| {claim} | direct on `test` | 100 | +6.0 | [+2.0, +11.0] | 6 / 0 | 0.031 | 0.063 | within noise | 192 items | - |"
             ),
             "- comparison of `round 2` with `round 2`: the sweep has no other arm to compare this one with",
         ],

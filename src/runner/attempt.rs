@@ -4,14 +4,14 @@ use crate::{
     base::{
         failure::{Class, Failure, Outcome},
         hash::Digest,
-        seed::Seed,
+        text,
     },
     host::{clock, fs, lock::Lock, signal::StopFlag},
     plan::Step,
-    runner::executor::Executor,
+    runner::executor::{Executor, Job},
     stages::{
-        kind::Stage,
-        work::{Parts, Progress, Work},
+        kind::Ready,
+        work::{Granted, Parts, Progress, Work},
     },
     store::{
         Lookup, Store,
@@ -25,20 +25,18 @@ use std::time::{Duration, Instant};
 pub struct Attempt<'a> {
     /// The step.
     pub step: &'a Step,
-    /// Its stage.
-    pub stage: &'a dyn Stage,
+    /// Its stage, and how it is to be run.
+    pub ready: &'a Ready,
     /// Its identity.
     pub identity: String,
     /// The identity's digest.
     pub key: Digest,
     /// What it reads: role, number and title of the step that made it, artifact.
     pub inputs: Vec<(String, usize, String, Output)>,
-    /// Its seed.
-    pub seed: Seed,
-    /// The device as asked for.
-    pub device: String,
     /// Threads it may keep busy.
     pub threads: usize,
+    /// What it was given of the machine.
+    pub granted: Granted,
     /// The run's name.
     pub run: String,
     /// Whether every stored byte is read before it is trusted.
@@ -63,13 +61,13 @@ pub type Listener<'a> = &'a (dyn Fn(Progress) + Sync);
 impl Attempt<'_> {
     /// Runs the step, or takes over what another process makes of it.
     ///
-    /// `waiting` hears who is waited for, `worked` when there is nothing left
+    /// `waiting` hears who is waited for, once, and then that it still waits; `worked` when there is nothing left
     /// to do but to store what was made.
     pub fn run(
         self,
         store: &Store,
         executor: &dyn Executor,
-        waiting: &dyn Fn(String),
+        waiting: &dyn Fn(Option<String>),
         listener: Listener<'_>,
         worked: &dyn Fn(),
     ) -> Ended {
@@ -83,7 +81,7 @@ impl Attempt<'_> {
         self,
         store: &Store,
         executor: &dyn Executor,
-        waiting: &dyn Fn(String),
+        waiting: &dyn Fn(Option<String>),
         listener: Listener<'_>,
         worked: &dyn Fn(),
     ) -> Outcome<Ended> {
@@ -101,8 +99,9 @@ impl Attempt<'_> {
         let folder = store.attempt(&self.key)?;
         let (started, clock) = (clock::unix_seconds(), Instant::now());
         let artifact = |output: &Output, from: &str| Artifact::new(store, output.clone(), from);
+        let limit = self.ready.execution.limit();
         let work = Work::new(Parts {
-            seed: self.seed,
+            seed: self.ready.seed,
             inputs: self
                 .inputs
                 .iter()
@@ -112,16 +111,36 @@ impl Attempt<'_> {
             attempt: folder.clone(),
             partial: store.partial(&self.key),
             replies: store.replies(),
-            device: self.device.clone(),
+            device: self.ready.device.to_string(),
             threads: self.threads,
+            granted: self.granted.clone(),
+            deadline: limit.map(|limit| Instant::now() + limit),
             stop: self.stop.clone(),
             listener,
         })?;
-        if let Err(failure) = executor.execute(&self.step.title, self.stage, &work) {
-            fs::remove_folder(&folder)?;
-            return Err(failure);
+        let shape = &self.step.shape;
+        let job = Job {
+            title: &self.step.title,
+            kind: &shape.kind,
+            parameters: &shape.parameters,
+            numerics: shape.numerics.as_deref(),
+            stage: &*self.ready.stage,
+            store: store.root(),
+            place: self.ready.place,
+            execution: Some(&self.ready.execution),
+        };
+        if let Err(failure) = executor.execute(&job, &work) {
+            // The failure is told; what is left of the attempt goes with the next `sweep`.
+            let _ = fs::remove_folder(&folder);
+            return Err(match limit {
+                Some(limit) if work.is_late() && !self.stop.is_raised() => {
+                    out_of_time(failure, limit)
+                }
+                _ => failure,
+            });
         }
         worked();
+        let _storing = store.storing()?;
         let outputs = self.take_in(store, &work)?;
         let said = work.said().clone();
         let record = ActionRecord {
@@ -136,7 +155,7 @@ impl Attempt<'_> {
                 run: self.run,
                 host: clock::host_name(),
                 program: env!("CARGO_PKG_VERSION").to_owned(),
-                device: self.device,
+                device: self.ready.device.to_string(),
                 started,
                 seconds: clock.elapsed().as_secs_f64(),
             },
@@ -146,17 +165,17 @@ impl Attempt<'_> {
     }
 
     /// Takes the step's lock; while somebody else has it, waits.
-    fn lock(&self, store: &Store, waiting: &dyn Fn(String)) -> Outcome<Lock> {
+    fn lock(&self, store: &Store, waiting: &dyn Fn(Option<String>)) -> Outcome<Lock> {
         let mut pause = Duration::from_millis(5);
         let mut told = false;
         loop {
             match store.try_lock(&self.key)? {
                 Ok(lock) => return Ok(lock),
                 Err(holder) if !told && pause > Duration::from_millis(100) => {
-                    waiting(holder);
+                    waiting(Some(holder));
                     told = true;
                 }
-                Err(_) => {}
+                Err(_) => waiting(None),
             }
             if self.stop.is_raised() {
                 return Err(Failure::interrupted());
@@ -183,4 +202,17 @@ impl Attempt<'_> {
         }
         Ok(outputs)
     }
+}
+
+/// What becomes of a step that was ended because its time was up; any other
+/// failure stands.
+fn out_of_time(failure: Failure, limit: Duration) -> Failure {
+    if failure.class != Class::Interrupted {
+        return failure;
+    }
+    let limit = text::duration(limit);
+    let hint = "the next run goes on from what was saved, if it was; a larger `timeout` gives more \
+                time";
+    let late = Failure::environment(format!("it was not done after {limit}, its `timeout`"));
+    Failure { hints: failure.hints, ..late }.hint(hint)
 }

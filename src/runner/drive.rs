@@ -1,23 +1,26 @@
 //! A run from its first step to its last: the loop that judges what is ready,
 //! starts what must run in threads, and settles what ended. A step that only
-//! stores what it made leaves its place to the next one.
+//! stores what it made leaves its place, and what it had of the machine, to the
+//! next one.
 //!
 //! Only this thread changes states, history and journal.
 
 use crate::{
-    base::failure::{Doing, Failure, Outcome},
+    base::failure::{Failure, Outcome},
     host::signal::StopFlag,
     plan::Plan,
     runner::{
         event::Observer,
         executor::Executor,
+        resources::{Capacity, Claim},
         state::State,
         turn::{Message, Run},
+        watch::Signs,
     },
     stages::kind::Ready,
     store::{Store, history::History, record::ActionRecord},
 };
-use std::{sync::mpsc, time::Instant};
+use std::{sync::mpsc, thread::Scope, time::Instant};
 
 /// A run to be.
 pub struct Drive<'a> {
@@ -25,6 +28,8 @@ pub struct Drive<'a> {
     pub plan: &'a Plan,
     /// What runs for each step.
     pub stages: &'a [Ready],
+    /// What each step wants of the machine.
+    pub claims: &'a [Claim],
     /// Where results go.
     pub store: &'a Store,
     /// What was before.
@@ -46,6 +51,8 @@ pub struct Drive<'a> {
 pub struct Options {
     /// Steps at the same time.
     pub jobs: usize,
+    /// What they may take of the machine, all together.
+    pub capacity: Capacity,
     /// Whether steps that do not depend on a failed one still start.
     pub keep_going: bool,
     /// Whether every stored byte is read before it is trusted.
@@ -80,29 +87,21 @@ pub struct Finished {
 pub fn drive(drive: Drive<'_>) -> Outcome<Finished> {
     let started = Instant::now();
     let (sender, receiver) = mpsc::channel();
-    let mut run = Run::new(&drive, sender);
+    let signs = Signs::new(drive.plan.steps.len());
+    let mut run = Run::new(&drive, sender, &signs)?;
     let history = drive.history;
-    std::thread::scope(|scope| -> Outcome<()> {
-        loop {
-            run.judge_ready(history)?;
-            while run.may_start() {
-                run.start(scope)?;
-            }
-            if run.open == 0 {
-                return Ok(());
-            }
-            match receiver.recv().doing(|| "waiting for a step".to_owned())? {
-                Message::Worked => run.running -= 1,
-                Message::Ended(step, ended, left) => {
-                    run.open -= 1;
-                    run.running -= usize::from(!left);
-                    run.end(step, ended, history)?;
-                }
-            }
+    let gone = std::thread::scope(|scope| {
+        let gone = turns(&mut run, &receiver, scope, history);
+        if gone.is_err() {
+            // The store failed: nobody would hear of what the others still come to.
+            drive.stop.raise();
         }
-    })?;
-    run.close()?;
-    drive.store.sweep()?;
+        gone
+    });
+    let closed = gone.and_then(|()| run.close());
+    // On a full disk, what is left of attempts is in the way of the next one.
+    let swept = drive.store.sweep();
+    closed.and(swept)?;
     Ok(Finished {
         failures: run.failures,
         stopped: drive.stop.is_raised(),
@@ -111,4 +110,34 @@ pub fn drive(drive: Drive<'_>) -> Outcome<Finished> {
         records: run.records,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Goes on until nothing is ready and nothing runs.
+fn turns<'scope, 'a: 'scope>(
+    run: &mut Run<'a>,
+    receiver: &mpsc::Receiver<Message>,
+    scope: &'scope Scope<'scope, '_>,
+    history: &mut History,
+) -> Outcome<()> {
+    loop {
+        run.judge_ready(history)?;
+        while let Some((step, grant)) = run.next() {
+            run.start(step, grant, scope)?;
+        }
+        if run.is_over() {
+            return Ok(());
+        }
+        match receiver.recv_timeout(run.sleep()) {
+            Ok(Message::Worked(step)) => run.leave(step),
+            Ok(Message::Ended(step, ended)) => {
+                run.open -= 1;
+                run.leave(step);
+                run.end(step, ended, history)?;
+            }
+            // It is time to look around; the run has a sender itself.
+            Err(_) => {}
+        }
+        run.tell_silence()?;
+        run.wake()?;
+    }
 }

@@ -11,8 +11,8 @@ pub enum Event {
     Fresh { step: usize },
     /// It must run.
     Stale { step: usize, reason: Reason },
-    /// It runs now.
-    Started { step: usize },
+    /// It runs now, and has these graphics cards for itself.
+    Started { step: usize, cards: Vec<String> },
     /// It is this far.
     Progress { step: usize, progress: Progress },
     /// Somebody else does it at the moment.
@@ -21,6 +21,10 @@ pub enum Event {
     Done { step: usize, seconds: f64, elsewhere: bool },
     /// It failed: the failure and its causes, and hints.
     Failed { step: usize, why: Vec<String>, hints: Vec<String> },
+    /// A try failed, the `tries`-th of `of`; there is another one after a pause.
+    Retried { step: usize, why: Vec<String>, tries: u64, of: u64, pause: f64 },
+    /// Nothing was heard of it for so many seconds.
+    Silent { step: usize, seconds: f64 },
     /// It was asked to end and did.
     Stopped { step: usize },
     /// It cannot run because `because` failed.

@@ -7,17 +7,25 @@
 //! drive.rs     the loop of a run
 //! turn.rs      its turns: judge, queue, start, end, settle
 //! attempt.rs   one step under its lock, from folder to record
+//! resources.rs what the machine has, what each step wants, what is free
+//! watch.rs     pauses before another try, and steps that say nothing
 //! executor.rs  where a stage's code runs
+//! isolated.rs  in a process of its own
+//! errand.rs    what that process is told, and what it says
 //! event.rs     what happened, for those who watch
 //! ```
 //! Knows nothing of manifests, consoles or tensors.
 
 pub mod attempt;
 pub mod drive;
+pub mod errand;
 pub mod event;
 pub mod executor;
+pub mod isolated;
 pub mod judge;
+pub mod resources;
 pub mod state;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod watch;

@@ -13,6 +13,8 @@ pub enum State {
     Queued,
     /// It runs.
     Running,
+    /// It failed, and is to be tried again after a pause.
+    Paused,
     /// It ran well.
     Done,
     /// It did not.
@@ -30,13 +32,17 @@ impl State {
     }
 
     fn may_become(self, next: State) -> bool {
-        use State::{Done, Failed, Fresh, Queued, Ready, Running, Skipped, Stopped, Waiting};
+        use State::{
+            Done, Failed, Fresh, Paused, Queued, Ready, Running, Skipped, Stopped, Waiting,
+        };
         match (self, next) {
             (Waiting, Ready | Skipped(_))
             | (Ready, Fresh | Queued | Failed)
             | (Queued, Running) => true,
             // What it reads turned out to be damaged, and is made again first.
             (Running, Done | Failed | Stopped | Waiting) => true,
+            // It is to be tried again; then it is queued, or nobody wants it any more.
+            (Running, Paused) | (Paused, Queued | Failed | Stopped) => true,
             // What it made turned out to be damaged.
             (Fresh | Done, Ready) => true,
             (Ready | Queued, Skipped(_)) => true,

@@ -14,10 +14,11 @@ use crate::{
         drive::{Drive, Finished, Options, drive},
         event::{Event, Observer},
         executor::InProcess,
+        resources::{Capacity, Claim},
         state::State,
     },
     stages::{
-        kind::{Ready, Stage},
+        kind::{Ready, Stage, Written},
         work::Work,
     },
     store::{Store, history::History, journal, journal::Note},
@@ -34,6 +35,12 @@ use std::{
 type Body = dyn Fn(&Work) -> Outcome<()> + Send + Sync;
 
 struct Closure(Arc<Body>);
+
+impl Written for Closure {
+    fn written(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
 
 impl Stage for Closure {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
@@ -58,7 +65,7 @@ struct Log(Mutex<Vec<String>>);
 impl Observer for Log {
     fn hear(&self, event: &Event) {
         let word = match event {
-            Event::Started { step } => format!("start {step}"),
+            Event::Started { step, .. } => format!("start {step}"),
             Event::Done { step, .. } => format!("done {step}"),
             Event::Skipped { step, because } => format!("skip {step} because {because}"),
             Event::Progress { progress, .. } => format!("{} {}", progress.done, progress.unit),
@@ -100,14 +107,19 @@ fn go(folder: &Path, lines: &[Line], keep_going: bool, stop: &StopFlag) -> (Fini
         stage: Arc::new(Closure(body.clone())),
         seed: Seed(1),
         device: "cpu".into(),
+        place: None,
+        execution: Arc::default(),
     };
     let stages: Vec<Ready> = lines.iter().map(ready).collect();
+    let capacity = Capacity { cpus: 1, memory: None, cards: Vec::new() };
+    let claims: Vec<Claim> = stages.iter().map(|ready| Claim::of(ready, &capacity)).collect();
     let store = Store::open(folder).unwrap();
     let mut history = History::read(&store).unwrap();
     let log = Log::default();
     let finished = drive(Drive {
         plan: &plan,
         stages: &stages,
+        claims: &claims,
         store: &store,
         history: &mut history,
         executor: &InProcess,
@@ -116,6 +128,7 @@ fn go(folder: &Path, lines: &[Line], keep_going: bool, stop: &StopFlag) -> (Fini
         before: &|| Ok(()),
         options: Options {
             jobs: 1,
+            capacity,
             keep_going,
             verify: false,
             device: "cpu".to_owned(),

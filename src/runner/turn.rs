@@ -2,14 +2,14 @@
 //! damaged, what must wait.
 //!
 //! Among queued steps the one with the longest way behind it (in estimated
-//! seconds) goes first.
+//! seconds) goes first, as soon as the machine has what it wants.
 
 use crate::{
     base::{
         failure::{Class, Doing, Failure, Outcome},
         hash::Digest,
     },
-    host::{clock, signal::StopFlag},
+    host::{clock, patience::Patience, signal::StopFlag},
     plan::{Plan, Step, freshness::Reason},
     runner::{
         attempt::{Attempt, Ended},
@@ -17,9 +17,11 @@ use crate::{
         event::{Event, Observer},
         executor::Executor,
         judge::{Judge, Verdict, digest_of, estimate},
+        resources::{Claim, Grant, Pool},
         state::{State, States},
+        watch::{Resting, Signs, Watch},
     },
-    stages::kind::Ready,
+    stages::{kind::Ready, work::Granted},
     store::{
         Store,
         history::{Entry, History},
@@ -28,21 +30,19 @@ use crate::{
     },
 };
 use std::{
-    cell::Cell,
     cmp::Reverse,
     collections::{BTreeSet, VecDeque},
     sync::mpsc,
     thread::Scope,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What the thread of a step says.
 pub(super) enum Message {
     /// Its stage has done its work; what it made is being stored.
-    Worked,
-    /// It is over, and this came of it; the flag says that it left its place
-    /// before.
-    Ended(usize, Ended, bool),
+    Worked(usize),
+    /// It is over, and this came of it.
+    Ended(usize, Ended),
 }
 
 /// Steps that may be storing what they made beside those that work. Storing
@@ -54,6 +54,7 @@ const STORING: usize = 64;
 pub(super) struct Run<'a> {
     plan: &'a Plan,
     stages: &'a [Ready],
+    claims: &'a [Claim],
     store: &'a Store,
     executor: &'a dyn Executor,
     observer: &'a dyn Observer,
@@ -71,23 +72,38 @@ pub(super) struct Run<'a> {
     started: Vec<Option<Instant>>,
     /// Stages that work now, each with a place of its own.
     pub(super) running: usize,
+    /// Of these, those that said how many cores they keep busy.
+    counted: usize,
+    pool: Pool,
+    /// What steps have of the machine, by step, while they work.
+    grants: Vec<Option<Grant>>,
     /// Steps that were started and have not ended.
     pub(super) open: usize,
     pub(super) journal: Journal,
+    signs: &'a Signs,
+    watch: Watch,
+    /// Tries that failed, by step.
+    tries: Vec<u64>,
+    patience: Patience,
     sender: mpsc::Sender<Message>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(drive: &Drive<'a>, sender: mpsc::Sender<Message>) -> Run<'a> {
+    pub(super) fn new(
+        drive: &Drive<'a>,
+        sender: mpsc::Sender<Message>,
+        signs: &'a Signs,
+    ) -> Outcome<Run<'a>> {
         let n = drive.plan.steps.len();
         let pending: Vec<usize> =
             drive.plan.steps.iter().map(|step| distinct(step).len()).collect();
         let mut states = States::new(n);
         let ready: VecDeque<usize> = (0..n).filter(|&step| pending[step] == 0).collect();
         ready.iter().for_each(|&step| states.set(step, State::Ready));
-        Run {
+        Ok(Run {
             plan: drive.plan,
             stages: drive.stages,
+            claims: drive.claims,
             store: drive.store,
             executor: drive.executor,
             observer: drive.observer,
@@ -104,10 +120,17 @@ impl<'a> Run<'a> {
             failures: Vec::new(),
             started: vec![None; n],
             running: 0,
+            counted: 0,
+            pool: Pool::new(drive.options.capacity.clone()),
+            grants: vec![None; n],
             open: 0,
             journal: Journal::new(drive.store),
+            signs,
+            watch: Watch::default(),
+            tries: vec![0; n],
+            patience: Patience::between_steps()?,
             sender,
-        }
+        })
     }
 
     pub(super) fn judge_ready(&mut self, history: &mut History) -> Outcome<()> {
@@ -147,63 +170,114 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    pub(super) fn may_start(&self) -> bool {
-        let wanted = self.failures.is_empty() || self.options.keep_going;
-        wanted
-            && !self.queue.is_empty()
-            && self.running < self.options.jobs
-            && self.open < self.options.jobs + STORING
-            && !self.stop.is_raised()
+    /// Whether anything new may start.
+    fn is_wanted(&self) -> bool {
+        (self.failures.is_empty() || self.options.keep_going) && !self.stop.is_raised()
     }
 
-    pub(super) fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) -> Outcome<()>
+    /// Whether nothing runs, and nothing rests.
+    pub(super) fn is_over(&self) -> bool {
+        self.open == 0 && self.watch.resting.is_empty()
+    }
+
+    /// How long the loop may sleep.
+    pub(super) fn sleep(&self) -> Duration {
+        self.watch.sleep(self.signs)
+    }
+
+    /// The step that is to start now, out of the queue, with what it gets of
+    /// the machine.
+    pub(super) fn next(&mut self) -> Option<(usize, Grant)> {
+        let may = self.is_wanted()
+            && self.running < self.options.jobs
+            && self.open < self.options.jobs + STORING;
+        if !may {
+            return None;
+        }
+        // What the steps in front wait for is kept from those behind them.
+        let mut left = self.pool.clone();
+        let fits = |&(_, step): &(Reverse<u64>, usize)| {
+            let grant = left.take(&self.claims[step]);
+            if grant.is_none() {
+                left.set_aside(&self.claims[step]);
+            }
+            grant.is_some()
+        };
+        let first = self.queue.iter().copied().find(fits)?;
+        self.queue.remove(&first);
+        let (_, step) = first;
+        let grant = self.pool.take(&self.claims[step]).expect("less was free a moment ago");
+        Some((step, grant))
+    }
+
+    /// Takes back what a step had of the machine, if it still has it.
+    pub(super) fn leave(&mut self, step: usize) {
+        if let Some(grant) = self.grants[step].take() {
+            self.running -= 1;
+            self.counted -= usize::from(grant.cpus.is_some());
+            self.pool.give_back(&grant);
+        }
+    }
+
+    pub(super) fn start<'scope>(
+        &mut self,
+        step: usize,
+        grant: Grant,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Outcome<()>
     where
         'a: 'scope,
     {
-        let (_, step) = self.queue.pop_first().expect("asked before");
         if !self.journal.is_open() {
             self.open_journal()?;
         }
         let planned = &self.plan.steps[step];
         let (identity, key) = self.verdicts[step].clone().expect("a queued step was judged");
         self.journal.note(Note::StepStarted { step: planned.title.clone(), key })?;
-        self.observer.hear(&Event::Started { step });
+        let cards = self.pool.names(&grant);
+        self.observer.hear(&Event::Started { step, cards: cards.clone() });
         self.states.set(step, State::Running);
         self.started[step] = Some(Instant::now());
         self.running += 1;
         self.open += 1;
-        // Steps that run or could run now share the cores.
-        let sharers = (self.running + self.queue.len()).min(self.options.jobs);
-        let Ready { stage, seed, device } = &self.stages[step];
+        self.counted += usize::from(grant.cpus.is_some());
+        // Steps that run or could run now share the cores that nobody asked for.
+        let others = self.options.jobs.saturating_sub(self.counted);
+        let sharers = (self.running - self.counted + self.queue.len()).clamp(1, others.max(1));
+        let share = (self.pool.free_cpus() / sharers).max(1);
+        self.signs.heard(step);
+        self.watch.begin(step, self.stages[step].execution.silence.duration());
         let attempt = Attempt {
             step: planned,
-            stage: stage.as_ref(),
+            ready: &self.stages[step],
             identity,
             key,
             inputs: self.inputs(step),
-            seed: *seed,
-            device: device.to_string(),
-            threads: (clock::cores() / sharers).max(1),
+            threads: grant.cpus.unwrap_or(share),
+            granted: Granted { cpus: grant.cpus, cards },
             run: self.journal.id().to_owned(),
             verify: self.options.verify,
             stop: self.stop.clone(),
         };
+        self.grants[step] = Some(grant);
         let (store, executor, observer) = (self.store, self.executor, self.observer);
-        let sender = self.sender.clone();
+        let (sender, signs) = (self.sender.clone(), self.signs);
         std::thread::Builder::new()
             .name(planned.title.clone())
             .stack_size(8 << 20)
             .spawn_scoped(scope, move || {
-                let waiting = |holder| observer.hear(&Event::Waiting { step, holder });
-                let listener = |progress| observer.hear(&Event::Progress { step, progress });
-                // The loop listens until the last step has ended.
-                let told = Cell::new(false);
-                let worked = || {
-                    told.set(true);
-                    let _ = sender.send(Message::Worked);
+                let waiting = |holder: Option<String>| match holder {
+                    Some(holder) => observer.hear(&Event::Waiting { step, holder }),
+                    None => signs.heard(step),
                 };
+                let listener = |progress| {
+                    signs.heard(step);
+                    observer.hear(&Event::Progress { step, progress });
+                };
+                // The loop listens until the last step has ended.
+                let worked = || drop(sender.send(Message::Worked(step)));
                 let ended = attempt.run(store, executor, &waiting, &listener, &worked);
-                let _ = sender.send(Message::Ended(step, ended, told.get()));
+                drop(sender.send(Message::Ended(step, ended)));
             })
             .doing(|| "starting a thread".to_owned())?;
         Ok(())
@@ -225,6 +299,7 @@ impl<'a> Run<'a> {
         let title = self.plan.steps[step].title.clone();
         let key =
             self.verdicts[step].as_ref().map(|(_, key)| *key).expect("a running step was judged");
+        self.watch.end(step);
         let seconds = self.started[step].map_or(0.0, |at| at.elapsed().as_secs_f64());
         match ended {
             Ended::Done(record, elsewhere) => {
@@ -242,21 +317,75 @@ impl<'a> Run<'a> {
                 self.states.set(step, State::Stopped);
                 Ok(())
             }
-            Ended::Failed(failure) => {
-                let (why, hints) = (failure.chain(), failure.hints.clone());
-                self.journal.note(Note::StepFailed {
-                    step: title,
-                    key,
-                    why: why.clone(),
-                    seconds,
-                })?;
-                self.observer.hear(&Event::Failed { step, why, hints });
-                self.states.set(step, State::Failed);
-                self.failures.push((step, failure));
-                self.skip_behind(step);
-                Ok(())
+            Ended::Failed(failure) if self.may_try_again(step, &failure) => {
+                self.rest(step, key, failure)
+            }
+            Ended::Failed(failure) => self.fail(step, key, failure, seconds),
+        }
+    }
+
+    /// Whether a failure may pass by itself, and another try is left.
+    fn may_try_again(&self, step: usize, failure: &Failure) -> bool {
+        failure.class == Class::Transient
+            && self.tries[step] < self.stages[step].execution.retries
+            && self.is_wanted()
+    }
+
+    /// Lets a step that failed rest before its next try.
+    fn rest(&mut self, step: usize, key: Digest, failure: Failure) -> Outcome<()> {
+        self.tries[step] += 1;
+        let tries = self.tries[step];
+        let pause = self.patience.pause(u32::try_from(tries).unwrap_or(u32::MAX), None);
+        let (why, of) = (failure.chain(), self.stages[step].execution.retries + 1);
+        let (title, seconds) = (self.plan.steps[step].title.clone(), pause.as_secs_f64());
+        let note = Note::StepRetried { step: title, key, why: why.clone(), tries, pause: seconds };
+        self.journal.note(note)?;
+        self.observer.hear(&Event::Retried { step, why, tries, of, pause: seconds });
+        self.states.set(step, State::Paused);
+        self.watch.resting.push(Resting { step, until: Instant::now() + pause, failure });
+        Ok(())
+    }
+
+    /// Queues the steps that have rested. Where nothing new may start, all that
+    /// rest are over as they are.
+    pub(super) fn wake(&mut self) -> Outcome<()> {
+        let wanted = self.is_wanted();
+        for Resting { step, failure, .. } in self.watch.rested(!wanted) {
+            let (_, key) = self.verdicts[step].clone().expect("a step that ran was judged");
+            let title = self.plan.steps[step].title.clone();
+            if wanted {
+                self.states.set(step, State::Queued);
+                self.queue.insert((Reverse(self.priority[step]), step));
+            } else if self.stop.is_raised() {
+                self.journal.note(Note::StepStopped { step: title, key })?;
+                self.observer.hear(&Event::Stopped { step });
+                self.states.set(step, State::Stopped);
+            } else {
+                self.fail(step, key, failure, 0.0)?;
             }
         }
+        Ok(())
+    }
+
+    /// Tells of steps that say nothing.
+    pub(super) fn tell_silence(&mut self) -> Outcome<()> {
+        for (step, silence) in self.watch.silent(self.signs) {
+            let (title, seconds) = (self.plan.steps[step].title.clone(), silence.as_secs_f64());
+            self.journal.note(Note::StepSilent { step: title, seconds })?;
+            self.observer.hear(&Event::Silent { step, seconds });
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, step: usize, key: Digest, failure: Failure, seconds: f64) -> Outcome<()> {
+        let (why, hints) = (failure.chain(), failure.hints.clone());
+        let title = self.plan.steps[step].title.clone();
+        self.journal.note(Note::StepFailed { step: title, key, why: why.clone(), seconds })?;
+        self.observer.hear(&Event::Failed { step, why, hints });
+        self.states.set(step, State::Failed);
+        self.failures.push((step, failure));
+        self.skip_behind(step);
+        Ok(())
     }
 
     fn settle(

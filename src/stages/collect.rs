@@ -14,9 +14,9 @@ use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, spec};
 use crate::inference::annotator::{Annotation, Annotator, AnnotatorSpec, Case, Remark};
 use crate::inference::local::Manner;
-use crate::record::protocol::Protocol;
+use crate::record::protocol::{AnswerForm, Protocol};
 use crate::record::template::Prompt;
-use crate::record::{Dialogue, Example, Problem, Verdict};
+use crate::record::{Dialogue, Example, Problem, Verdict, answer};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
@@ -48,6 +48,9 @@ spec! {
         /// Share of the wrong answers whose refined reply is annotated once more, as a right one,
         /// so that both verdicts are learnt.
         balance: f64 = 0.5,
+        /// Whether annotations that contradict themselves are left out: those that find a reply right
+        /// and write another answer, or wrong and write the same. They are counted either way.
+        drop_contradictions: bool = false,
     }
 }
 
@@ -78,11 +81,24 @@ impl Stage for Collect {
         let annotator = self.annotator.get();
         let cases: Vec<Case> =
             dialogues.iter().map(|d| Case { problem: &d.problem, reply: &d.reply }).collect();
-        let remarks = annotator.annotate(&self.protocol, &cases, work)?;
+        let mut remarks = annotator.annotate(&self.protocol, &cases, work)?;
+        let contradicted: Vec<bool> = cases
+            .iter()
+            .zip(&remarks)
+            .map(|(case, remark)| {
+                remark.as_ref().is_ok_and(|said| contradicts(&self.protocol, case, said))
+            })
+            .collect();
+        if self.drop_contradictions {
+            for (remark, _) in remarks.iter_mut().zip(&contradicted).filter(|(_, it)| **it) {
+                *remark = Err("contradicts itself");
+            }
+        }
         let mut again = self.again(work, annotator, &cases, &remarks)?;
         let (mut meta, mut qa) = (Vec::new(), Vec::new());
         let (mut annotated, mut judged) = (Vec::new(), Vec::new());
         for (index, (dialogue, remark)) in dialogues.iter().zip(remarks).enumerate() {
+            let contradicted = contradicted[index];
             let mut row = dialogue.clone();
             let why = remark.as_ref().err().copied();
             if let Ok(said) = remark {
@@ -98,7 +114,7 @@ impl Stage for Collect {
                 row.verdict = Some(said.verdict);
                 row.refined = Some(said.refined);
             }
-            judged.push(Judged::of(&self.protocol, &row, why));
+            judged.push(Judged::of(&self.protocol, &row, why).contradicted(contradicted));
             annotated.push(row);
         }
         let counts = tally(&judged);
@@ -115,6 +131,32 @@ impl Stage for Collect {
         work.output("qa").write_rows("examples.jsonl", &qa)?;
         work.output("dialogues").write_rows("dialogues.jsonl", &annotated)?;
         work.output("tally").write_json("tally.json", &counts)
+    }
+}
+
+/// Whether an annotation says one thing in its judgement and another in its
+/// refined reply.
+fn contradicts(protocol: &Protocol, case: &Case, said: &Annotation) -> bool {
+    let (given, refined) = (case.reply, said.refined.as_str());
+    match protocol.answer {
+        AnswerForm::Text => {
+            // A rating of less than 10 leaves room for better, however good it is.
+            let perfect = match protocol.rating {
+                Some(_) => answer::rating(protocol, &said.feedback) == Some(10.0),
+                None => said.verdict == Verdict::Correct,
+            };
+            perfect != answer::is_same(protocol, case.problem, given, refined)
+        }
+        AnswerForm::Number | AnswerForm::Expression => {
+            let [given, refined] =
+                [given, refined].map(|text| answer::extract(protocol, case.problem, text));
+            let same = answer::is_equal(given, refined);
+            match said.verdict {
+                Verdict::Correct => given.is_some() && refined.is_some() && !same,
+                Verdict::Incorrect => same,
+                Verdict::Unparsed => false,
+            }
+        }
     }
 }
 
@@ -174,5 +216,46 @@ impl Collect {
     fn lesson(&self, problem: &Problem, reply: &str, said: &Annotation, kind: &str) -> Example {
         let id = format!("{kind}-{}", problem.id);
         self.protocol.lesson(id, problem, reply, &said.feedback, &said.refined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotation_that_says_two_things_is_seen() {
+        let number = Protocol { reply: "answer {answer}".into(), ..Protocol::empty() };
+        let text = Protocol { answer: AnswerForm::Text, ..number.clone() };
+        let rating = Protocol { rating: Some("Rating:".into()), good_rating: 8.0, ..text.clone() };
+        let problem = Problem {
+            id: "p".into(),
+            question: "?".into(),
+            numbers: Vec::new(),
+            gold: None,
+            solution: Vec::new(),
+            worked: None,
+            fingerprint: String::new(),
+            labels: BTreeMap::new(),
+        };
+        use Verdict::{Correct, Incorrect};
+        for (protocol, reply, feedback, verdict, refined, want) in [
+            (&number, "answer 7", "", Correct, "so answer 7", false),
+            (&number, "answer 7", "", Correct, "answer 8", true),
+            (&number, "answer 7", "", Incorrect, "answer 8", false),
+            (&number, "answer 7", "", Incorrect, "well, answer 7", true),
+            (&number, "none", "", Incorrect, "answer 7", false),
+            (&text, "hi", "", Correct, "hi", false),
+            (&text, "hi", "", Correct, "hello", true),
+            (&text, "hi", "", Incorrect, "hi", true),
+            (&rating, "hi", "Rating: 10", Correct, "hi", false),
+            (&rating, "hi", "Rating: 10", Correct, "hello", true),
+            (&rating, "hi", "Rating: 9", Correct, "hello", false),
+            (&rating, "hi", "Rating: 3", Incorrect, "hi", true),
+        ] {
+            let said = Annotation { feedback: feedback.into(), verdict, refined: refined.into() };
+            let case = Case { problem: &problem, reply };
+            assert_eq!(contradicts(protocol, &case, &said), want, "{reply} {feedback} {refined}");
+        }
     }
 }

@@ -1,26 +1,28 @@
-//! Kind `evaluate`: a model and problems -> scores for every problem in up to
-//! four modes, and all texts. Direct and refined replies are greedy; the
-//! samples of self-consistency are drawn, one seed for each sample.
+//! Kind `evaluate`: a model and problems -> scores for every problem in every
+//! mode asked for, under one rule of extraction or several, and all texts.
+//! Direct and refined replies are greedy; the samples of self-consistency are
+//! drawn, one seed for each sample.
 //!
 //! # Source
 //! Modes: Lu et al., SELF, arXiv 2310.00533, section 4; self-consistency: Wang
-//! et al., arXiv 2203.11171.
+//! et al., arXiv 2203.11171; refinement in several passes: Madaan et al.,
+//! Self-Refine, arXiv 2303.17651.
+
+mod exam;
 
 use crate::base::artifact::{ArtifactKind, Model, Problems};
 use crate::base::failure::Outcome as Result;
-use crate::base::hash::Hasher;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::engine::sample::Sampling;
-use crate::inference::local::Manner;
-use crate::record::protocol::Protocol;
-use crate::record::template::Prompt;
-use crate::record::{Dialogue, ModeScores, Outcome, Problem, Scores, Tokens, answer, metric};
+use crate::record::extractor::Extractor;
+use crate::record::protocol::{AnswerForm, Protocol};
+use crate::record::{Dialogue, Measure, Problem, Scores, Tokens};
 use crate::stages::kind::{Kind, Stage};
-use crate::stages::self_feedback::feedback_manner;
-use crate::stages::speaking::{self, BATCH, Said, Speaker, sampled_at};
+use crate::stages::speaking::{self, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
+use exam::{Answers, Exam};
 
 choice! {
     /// How an answer is come by.
@@ -34,6 +36,8 @@ choice! {
         Consistency = "consistency",
         /// The answer that most of the refined versions of these samples give.
         ConsistencyRefine = "consistency-refine",
+        /// The refined version of the first sample that gives the answer most of them give.
+        VoteRefine = "vote-refine",
     }
 }
 
@@ -51,6 +55,9 @@ spec! {
         dataset: String = "test".to_owned(),
         /// How answers are come by.
         modes: Vec<Mode> = vec![Mode::Direct, Mode::Refine],
+        /// How often a reply is refined for the mode `refine`, each time after new feedback. From
+        /// the second on, every pass has a score of its own: `refine-2`, `refine-3`, ...
+        passes: u64 = 1,
         /// Samples a problem gets for self-consistency.
         samples: u64 = 5,
         /// Softmax temperature of these samples.
@@ -66,11 +73,28 @@ spec! {
         /// Whether to keep, for every problem, the mean natural logarithm of the probability of a
         /// token of its replies, before temperature and choice of the likeliest.
         logprobs: bool = false,
+        /// The rule that reads answers out of replies and decides what is right.
+        extractor: Extractor = Extractor::Protocol,
+        /// More rules, whose scores on the same texts are shown beside.
+        beside: Vec<Extractor> = Vec::new(),
     }
 }
 
 fn sampling(spec: &Evaluate, node: &Node, cx: &mut Reading) {
     speaking::check_sampling(spec.top_p, node, cx);
+    let at = |field: &str| node.at([field]).unwrap_or(node).origin.clone();
+    if spec.passes == 0 || spec.passes > 1 && !spec.modes.contains(&Mode::Refine) {
+        let why = "`passes` is at least 1, and above 1 only with `refine` among the `modes`";
+        cx.error(&at("passes"), why);
+    }
+    let reads_numbers = spec.protocol.answer == AnswerForm::Number;
+    for (field, rules) in [("extractor", vec![spec.extractor]), ("beside", spec.beside.clone())] {
+        if !reads_numbers && rules.iter().any(|&rule| rule != Extractor::Protocol) {
+            let why =
+                format!("`{field}`: answers that are expressions are read by `protocol` only");
+            cx.error(&at(field), why);
+        }
+    }
 }
 
 /// This kind's row in the table.
@@ -88,163 +112,72 @@ impl Stage for Evaluate {
     fn run(&self, work: &Work) -> Result<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
         let exam = Exam { spec: self, work, problems, speaker: Speaker::new(work)? };
-        let greedy =
-            exam.converse("greedy", 1, Sampling::Greedy, self.modes.contains(&Mode::Refine))?;
+        let wants = |mode| self.modes.contains(&mode);
+        let greedy = exam.converse("greedy", 1, Sampling::Greedy, wants(Mode::Refine))?;
+        let passes = exam.passes(&greedy)?;
         let sampled = match self.wants_samples() {
             false => Vec::new(),
             true => exam.converse(
                 "samples",
                 self.samples,
                 sampled_at(self.temperature, self.top_k, self.top_p),
-                self.modes.contains(&Mode::ConsistencyRefine),
+                wants(Mode::ConsistencyRefine),
             )?,
         };
-        let modes = self.modes.iter().map(|&mode| exam.score(mode, &greedy, &sampled)).collect();
-        let feedback = self.modes.contains(&Mode::Refine).then(|| {
+        let voted = if wants(Mode::VoteRefine) { exam.voted(&sampled)? } else { Vec::new() };
+        let mut modes = Vec::new();
+        for &mode in &self.modes {
+            modes.push(exam.score(
+                mode.name(),
+                &match mode {
+                    Mode::Direct => Answers { dialogues: &greedy, times: 1, refined: false },
+                    Mode::Refine => Answers { dialogues: &greedy, times: 1, refined: true },
+                    Mode::Consistency => self.of_samples(&sampled, false),
+                    Mode::ConsistencyRefine => self.of_samples(&sampled, true),
+                    Mode::VoteRefine => Answers { dialogues: &voted, times: 1, refined: true },
+                },
+            ));
+        }
+        for (pass, dialogues) in (2..).zip(&passes) {
+            let answers = Answers { dialogues, times: 1, refined: true };
+            modes.push(exam.score(&format!("refine-{pass}"), &answers));
+        }
+        let feedback = wants(Mode::Refine).then(|| {
             let judged: Vec<Judged> =
                 greedy.iter().map(|d| Judged::of(&self.protocol, d, None)).collect();
             tally(&judged)
         });
         let mut tokens = Tokens::default();
-        greedy.iter().chain(&sampled).for_each(|d| tokens += d.tokens);
+        let later = passes.iter().flatten().chain(&voted);
+        greedy.iter().chain(&sampled).chain(later).for_each(|d| tokens += d.tokens);
         work.metric("generated-tokens", tokens.written as f64);
         if let Some(mean) = speaking::mean_logprob(greedy.iter().map(|d| &d.logprob)) {
             work.metric("mean-logprob", mean);
         }
-        let scores = Scores { dataset: self.dataset.clone(), modes, feedback, tokens };
+        let rule = (self.extractor != Extractor::Protocol).then(|| self.extractor.name().into());
+        let (dataset, measure) = (self.dataset.clone(), Measure::Accuracy);
+        let scores = Scores { dataset, measure, rule, modes, feedback, tokens };
         work.output("scores").write_json("scores.json", &scores)?;
         let out = work.output("dialogues");
         out.write_rows("dialogues.jsonl", &greedy)?;
-        out.write_rows("samples.jsonl", &sampled)
+        out.write_rows("samples.jsonl", &sampled)?;
+        for (pass, dialogues) in (2..).zip(&passes) {
+            out.write_rows(&format!("pass-{pass}.jsonl"), dialogues)?;
+        }
+        if voted.is_empty() {
+            return Ok(());
+        }
+        out.write_rows("voted.jsonl", &voted)
     }
 }
 
 impl Evaluate {
     fn wants_samples(&self) -> bool {
-        let of_samples = |m: &Mode| matches!(m, Mode::Consistency | Mode::ConsistencyRefine);
-        self.modes.iter().any(of_samples)
-    }
-}
-
-/// One evaluation under way.
-struct Exam<'a> {
-    spec: &'a Evaluate,
-    work: &'a Work<'a>,
-    problems: Vec<Problem>,
-    speaker: Speaker<'a>,
-}
-
-impl Exam<'_> {
-    /// `times` dialogues on every problem, those of one problem side by side.
-    fn converse(
-        &self,
-        topic: &str,
-        times: u64,
-        sampling: Sampling,
-        refine: bool,
-    ) -> Result<Vec<Dialogue>> {
-        let Evaluate { protocol, .. } = self.spec;
-        let seed = self.work.seed().derive(topic);
-        let repeated: Vec<&Problem> =
-            self.problems.iter().flat_map(|p| std::iter::repeat_n(p, times as usize)).collect();
-        let prompts: Vec<Prompt> = repeated.iter().map(|p| protocol.question_prompt(p)).collect();
-        let reply = |sampling| Manner {
-            sampling,
-            max_tokens: self.spec.max_tokens as usize,
-            stop: None,
-            logprob: false,
-            batch: BATCH,
-        };
-        let ask = |what: &str, prompts: &[Prompt], manner: &Manner| -> Result<Vec<Said>> {
-            let topic = format!("{topic} {what}");
-            self.speaker.ask(&topic, prompts, seed.derive(what), manner)
-        };
-        let manner = Manner { logprob: self.spec.logprobs, ..reply(sampling) };
-        let replies = ask("replies", &prompts, &manner)?;
-        let mut dialogues: Vec<Dialogue> = repeated
-            .into_iter()
-            .zip(replies)
-            .map(|(problem, said)| Dialogue {
-                problem: problem.clone(),
-                reply: said.text,
-                feedback: None,
-                verdict: None,
-                refined: None,
-                tokens: said.tokens,
-                logprob: said.logprob,
-            })
-            .collect();
-        if !refine {
-            return Ok(dialogues);
-        }
-        let manner = feedback_manner(protocol, 0.0, self.spec.feedback_tokens);
-        let prompts: Vec<Prompt> =
-            dialogues.iter().map(|d| protocol.feedback_prompt(&d.problem, &d.reply)).collect();
-        let feedback = ask("feedback", &prompts, &manner)?;
-        let prompts: Vec<Prompt> = dialogues
-            .iter()
-            .zip(&feedback)
-            .map(|(d, f)| protocol.refine_prompt(&d.problem, &d.reply, &f.text))
-            .collect();
-        let refined = ask("refined", &prompts, &reply(Sampling::Greedy))?;
-        for ((dialogue, f), r) in dialogues.iter_mut().zip(feedback).zip(refined) {
-            dialogue.verdict = Some(answer::verdict(protocol, &f.text));
-            dialogue.tokens += f.tokens;
-            dialogue.tokens += r.tokens;
-            dialogue.feedback = Some(f.text);
-            dialogue.refined = Some(r.text);
-        }
-        Ok(dialogues)
+        let of_one = |mode: &Mode| matches!(mode, Mode::Direct | Mode::Refine);
+        !self.modes.iter().all(of_one)
     }
 
-    fn score(&self, mode: Mode, greedy: &[Dialogue], sampled: &[Dialogue]) -> ModeScores {
-        let (dialogues, times) = match mode {
-            Mode::Direct | Mode::Refine => (greedy, 1),
-            Mode::Consistency | Mode::ConsistencyRefine => {
-                (sampled, self.spec.samples.max(1) as usize)
-            }
-        };
-        let outcomes = self
-            .problems
-            .iter()
-            .zip(dialogues.chunks(times))
-            .map(|(problem, dialogues)| self.outcome(mode, problem, dialogues))
-            .collect();
-        ModeScores { mode: mode.name().to_owned(), outcomes }
-    }
-
-    fn outcome(&self, mode: Mode, problem: &Problem, dialogues: &[Dialogue]) -> Outcome {
-        let protocol = &self.spec.protocol;
-        let read = |text: &str| answer::extract(protocol, problem, text);
-        let answers: Vec<Option<f64>> = dialogues
-            .iter()
-            .map(|d| match mode {
-                Mode::Direct | Mode::Consistency => read(&d.reply),
-                Mode::Refine | Mode::ConsistencyRefine => {
-                    d.refined.as_deref().and_then(read).or_else(|| read(&d.reply))
-                }
-            })
-            .collect();
-        let answer = metric::majority(&answers);
-        let mut text = Hasher::tagged("rekindle 2026 outcome v1");
-        for d in dialogues {
-            let refined = matches!(mode, Mode::Refine | Mode::ConsistencyRefine);
-            let parts = [
-                Some(&d.reply),
-                d.feedback.as_ref().filter(|_| refined),
-                d.refined.as_ref().filter(|_| refined),
-            ];
-            for part in parts.into_iter().flatten() {
-                text.update(part.as_bytes());
-                text.update(b"\n");
-            }
-        }
-        Outcome {
-            id: problem.id.clone(),
-            answer,
-            correct: answer::is_equal(answer, problem.gold),
-            text: text.finish().short(),
-            logprob: speaking::mean_logprob(dialogues.iter().map(|d| &d.logprob)),
-        }
+    fn of_samples<'d>(&self, sampled: &'d [Dialogue], refined: bool) -> Answers<'d> {
+        Answers { dialogues: sampled, times: self.samples.max(1) as usize, refined }
     }
 }

@@ -23,7 +23,8 @@ choice! {
 }
 
 spec! {
-    /// Turns problems into training texts: the question, and a reply with the answer.
+    /// Turns problems into training texts: the question, and a reply with the answer. Where answers
+    /// are words, the reply is the data set's own.
     pub struct Examples {
         /// Problems with gold answers.
         problems: Ref<Problems>,
@@ -51,11 +52,19 @@ impl Stage for Examples {
         let mut rng = work.seed().rng();
         let mut examples = Vec::with_capacity(problems.len());
         for problem in &problems {
+            if self.protocol.answer == AnswerForm::Text {
+                // Where answers are words, the data set's own reply is all of it.
+                let worked = problem.worked.clone().ok_or_else(|| unworked(problem))?;
+                let prompt = self.protocol.question_prompt(problem);
+                let id = format!("direct-{}", problem.id);
+                examples.push(self.protocol.example(id, prompt, worked));
+                continue;
+            }
             let gold = problem.gold.ok_or_else(|| {
                 Failure::input(format!("problem `{}` has no gold answer", problem.id))
             })?;
             let answer = match self.protocol.answer {
-                AnswerForm::Expression => expression(&problem.solution),
+                AnswerForm::Expression | AnswerForm::Text => expression(&problem.solution),
                 AnswerForm::Number if rng.unit_f64() < self.noise => {
                     wrong(&mut rng, problem, gold, self.largest)?
                 }
@@ -79,7 +88,7 @@ impl Stage for Examples {
 
 fn unworked(problem: &Problem) -> Failure {
     Failure::input(format!("problem `{}` has no working of its data set", problem.id))
-        .hint("`gsm8k-jsonl` read with `mask = false` has it; else `reply = \"answer\"`")
+        .hint("`gsm8k-jsonl` read with `mask = false` has it, and `alpaca-json`; else `reply = \"answer\"`")
 }
 
 /// An answer that is off by 1 to 3 and stays in `0..=largest`.
@@ -116,6 +125,7 @@ mod tests {
             solution: Vec::new(),
             worked: None,
             fingerprint: String::new(),
+            labels: Default::default(),
         }
     }
 

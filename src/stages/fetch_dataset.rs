@@ -6,14 +6,12 @@ use crate::base::artifact::ArtifactKind;
 use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, spec};
-use crate::host::patience::Patience;
-use crate::host::{fs, http};
 use crate::record::Problem;
+use crate::stages::fetching::Source;
 use crate::stages::formats::{self, Format, Style};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 spec! {
     /// Gets a published data set and reads its problems. The file is taken from a mirror folder
@@ -25,7 +23,10 @@ spec! {
         #[exec]
         url: String,
         /// SHA-256 of the file, 64 hexadecimal digits.
-        sha256: String,
+        sha256: Option<String>,
+        /// In its place: the file's blob in git, 40 hexadecimal digits, where only its repository is
+        /// at hand.
+        git_blob: Option<String>,
         /// How the file holds its problems.
         format: Format,
         /// Path of the file inside a mirror folder.
@@ -51,27 +52,11 @@ spec! {
     }
 }
 
-/// What to do about a file that is another one.
-const OTHER: &str =
-    "get the pinned version of the file, or set `sha256` to the new one if it is meant";
-
 /// This kind's row in the table.
 pub const KIND: Kind = Kind::of::<FetchDataset>("fetch-dataset", "dataset", 1, false);
 
 fn sensible(fetch: &FetchDataset, node: &Node, cx: &mut Reading) {
-    let digits = fetch.sha256.chars().filter(char::is_ascii_hexdigit).count();
-    if fetch.sha256.len() != 64 || digits != 64 {
-        cx.error(&node.origin, "`sha256` must be 64 hexadecimal digits");
-    }
-    if !["http://", "https://"].iter().any(|scheme| fetch.url.starts_with(scheme)) {
-        cx.error(&node.origin, "`url` must begin with `https://` or `http://`");
-    }
-    let escapes = |path: &String| {
-        Path::new(path).components().any(|part| !matches!(part, std::path::Component::Normal(_)))
-    };
-    if fetch.mirror_path.as_ref().is_some_and(escapes) {
-        cx.error(&node.origin, "`mirror-path` must stay inside the mirror folder");
-    }
+    fetch.source().check(node, cx);
 }
 
 impl Stage for FetchDataset {
@@ -80,9 +65,7 @@ impl Stage for FetchDataset {
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
-        let (bytes, place) = self.bytes(work)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Failure::input(format!("{place} is not UTF-8")).caused_by(error))?;
+        let (text, place) = self.source().text(work)?;
         let style = if self.mask { Style::Masked } else { Style::Plain };
         let parsed = formats::parse(self.format, style, &text).map_err(|mut failure| {
             failure.what = format!("{place}, {}", failure.what);
@@ -107,38 +90,15 @@ impl Stage for FetchDataset {
 }
 
 impl FetchDataset {
-    /// The file's content, and where it came from.
-    fn bytes(&self, work: &Work) -> Outcome<(Vec<u8>, String)> {
-        let content = http::Content::Sha256(self.sha256.to_ascii_lowercase());
-        let mirror = self.mirror.as_ref().map(PathBuf::from).or_else(http::mirror);
-        let copy = mirror.zip(self.mirror_path.as_ref()).map(|(folder, path)| folder.join(path));
-        if let Some(path) = &copy
-            && let Some(bytes) = fs::read(path)?
-        {
-            let (found, place) = (http::sha256(&bytes), format!("`{}`", path.display()));
-            if found != self.sha256.to_ascii_lowercase() {
-                return Err(http::mismatch(&place, &content, &found).hint(OTHER));
-            }
-            return Ok((bytes, place));
-        }
-        let partial = work.partial_file("download")?;
-        let wanted = http::Wanted {
+    fn source(&self) -> Source<'_> {
+        Source {
             url: &self.url,
-            content,
-            partial: &partial,
+            sha256: self.sha256.as_deref(),
+            git_blob: self.git_blob.as_deref(),
+            mirror_path: self.mirror_path.as_deref(),
+            mirror: self.mirror.as_deref(),
             limit: self.limit,
-            token: None,
-            advice: &advice,
-        };
-        let bytes = http::read(&wanted, &Patience::of_environment()?, &|done, all| {
-            work.progress(done, all, "bytes", "download");
-            work.check()
-        });
-        let bytes = bytes.map_err(|failure| match &copy {
-            Some(path) => failure.hint(format!("there is no `{}` either", path.display())),
-            None => failure,
-        })?;
-        Ok((bytes, format!("`{}`", self.url)))
+        }
     }
 
     /// Problems that stay, in order, and how many do not, by reason.
@@ -170,17 +130,6 @@ fn shape(problem: &Problem) -> String {
     if known { problem.fingerprint.clone() } else { problem.question.clone() }
 }
 
-fn advice(trouble: &http::Trouble) -> Vec<String> {
-    match trouble {
-        http::Trouble::Refused(_) => Vec::new(),
-        http::Trouble::OtherContent => vec![OTHER.into()],
-        http::Trouble::GaveUp => vec![format!(
-            "without a network, name a folder with a copy of the file in {}",
-            http::MIRROR
-        )],
-    }
-}
-
 fn words(text: &str) -> u64 {
     text.split_whitespace().count() as u64
 }
@@ -191,6 +140,7 @@ mod tests {
     use crate::base::failure::Class;
     use crate::base::seed::Seed;
     use crate::host::signal::StopFlag;
+    use crate::host::{fs, http};
     use crate::stages::work::Parts;
 
     const FILE: &str = "Question,Numbers,Equation,Answer\n\
@@ -213,7 +163,8 @@ mod tests {
         }
         let mut fetch = FetchDataset {
             url: "nowhere".into(),
-            sha256: http::sha256(FILE.as_bytes()),
+            sha256: Some(http::sha256(FILE.as_bytes())),
+            git_blob: None,
             format: Format::MawpsCsv,
             mirror_path: Some("a.csv".into()),
             mirror: Some(folder.path().display().to_string()),
@@ -226,6 +177,8 @@ mod tests {
         };
         change(&mut fetch);
         let work = Work::new(Parts {
+            granted: Default::default(),
+            deadline: None,
             seed: Seed(1),
             inputs: Vec::new(),
             outputs: vec!["problems".into()],
@@ -288,7 +241,7 @@ mod tests {
     #[test]
     fn a_bad_row_names_file_and_line() {
         let broken = FILE.replace("5 6", "5 x");
-        let ran = run(Some(&broken), |fetch| fetch.sha256 = http::sha256(broken.as_bytes()));
+        let ran = run(Some(&broken), |fetch| fetch.sha256 = Some(http::sha256(broken.as_bytes())));
         let failure = ran.result.unwrap_err();
         assert!(failure.what.contains("a.csv`, line 3: `5 x`"), "{}", failure.what);
     }

@@ -1,6 +1,6 @@
 //! Kind `filter`: refined dialogues and a model -> `D_evol`, the pairs (p, r̂)
-//! that the model's own feedback lets through, and a tally of what was dropped
-//! and why. No gold answer takes part in the decision. Randomness: sampling.
+//! that the model's own feedback lets through by verdict or by rating, and a
+//! tally of what was dropped and why. No gold answer takes part in the decision. Randomness: sampling.
 //!
 //! # Source
 //! Lu et al., SELF, arXiv 2310.00533, section 3.2: the model judges its own
@@ -8,7 +8,8 @@
 
 use crate::base::artifact::{ArtifactKind, Dialogues, Model};
 use crate::base::failure::Outcome;
-use crate::base::spec::{Ref, Use, choice, spec};
+use crate::base::node::Node;
+use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
 use crate::record::answer;
@@ -30,13 +31,20 @@ choice! {
         FixedPoint = "fixed-point",
         /// Both of these.
         Both = "both",
+        /// The model's feedback rates the refined reply at `least-rating` or more.
+        Rating = "rating",
+        /// It rates the refined reply `least-gain` or more above the reply.
+        Gain = "gain",
+        /// One of these two.
+        RatingOrGain = "rating-or-gain",
         /// Every refined reply with an answer in it.
         None = "none",
     }
 }
 
 spec! {
-    /// Keeps the refined replies that the model itself finds right.
+    /// Keeps the refined replies that the model itself finds right, or good enough.
+    #[check(rates)]
     pub struct Filter {
         /// Model that judges; in self-evolution the one that refined.
         model: Ref<Model>,
@@ -46,10 +54,29 @@ spec! {
         protocol: Use<Protocol>,
         /// What lets a reply through.
         rule: Rule = Rule::Judgement,
+        /// Rating that lets a refined reply through, for rules about ratings.
+        least_rating: f64 = 10.0,
+        /// What its rating must have more than the reply's; 0 is no less.
+        least_gain: f64 = 0.0,
         /// Softmax temperature of the feedback on refined replies; 0 is greedy.
         temperature: f64 = 0.0,
         /// Most tokens of that feedback.
         max_tokens: u64 = 64,
+    }
+}
+
+fn rates(filter: &Filter, node: &Node, cx: &mut Reading) {
+    if filter.rule.rates() && filter.protocol.rating.is_none() {
+        let at = node.at(["rule"]).unwrap_or(node);
+        let rule = filter.rule.name();
+        let why = format!("`rule = \"{rule}\"` needs ratings, and the protocol has no `rating`");
+        cx.error(&at.origin, why);
+    }
+}
+
+impl Rule {
+    fn rates(self) -> bool {
+        matches!(self, Rule::Rating | Rule::Gain | Rule::RatingOrGain)
     }
 }
 
@@ -59,6 +86,7 @@ pub const KIND: Kind = Kind::of::<Filter>("filter", "stage", 1, true);
 /// What the model says of a refined reply.
 struct Second {
     verdict: Verdict,
+    rating: Option<f64>,
     /// Whether refining it again gives the same answer.
     stable: bool,
     tokens: Tokens,
@@ -81,7 +109,8 @@ impl Stage for Filter {
         for (dialogue, second) in dialogues.iter().zip(&seconds) {
             tokens += second.tokens;
             let dropped = self.reason(dialogue, second);
-            judged.push(Judged::of(&self.protocol, dialogue, dropped));
+            let one = Judged::of(&self.protocol, dialogue, dropped);
+            judged.push(one.refined_rated(second.rating));
             if let (None, Some(refined)) = (dropped, &dialogue.refined) {
                 let prompt = self.protocol.question_prompt(&dialogue.problem);
                 let id = format!("evol-{}", dialogue.problem.id);
@@ -115,7 +144,9 @@ impl Filter {
             }
         };
         let again = match self.rule {
-            Rule::None | Rule::Judgement => nothing(),
+            Rule::None | Rule::Judgement | Rule::Rating | Rule::Gain | Rule::RatingOrGain => {
+                nothing()
+            }
             Rule::FixedPoint | Rule::Both => {
                 let prompts: Vec<Prompt> = dialogues
                     .iter()
@@ -136,13 +167,12 @@ impl Filter {
             .iter()
             .zip(feedback.iter().zip(&again))
             .map(|(d, (f, a))| {
-                let answer = |text: &str| answer::extract(&self.protocol, &d.problem, text);
-                let first = answer(&refined(d));
                 let mut tokens = f.tokens;
                 tokens += a.tokens;
                 Second {
                     verdict: answer::verdict(&self.protocol, &f.text),
-                    stable: first.is_some() && first == answer(&a.text),
+                    rating: answer::rating(&self.protocol, &f.text),
+                    stable: answer::is_same(&self.protocol, &d.problem, &refined(d), &a.text),
                     tokens,
                 }
             })
@@ -152,7 +182,7 @@ impl Filter {
     /// Why a refined reply is dropped, if it is.
     fn reason(&self, dialogue: &Dialogue, second: &Second) -> Option<&'static str> {
         let Some(refined) = dialogue.refined.as_deref() else { return Some("not refined") };
-        if answer::extract(&self.protocol, &dialogue.problem, refined).is_none() {
+        if !answer::is_there(&self.protocol, &dialogue.problem, refined) {
             return Some("no answer");
         }
         let judged = match second.verdict {
@@ -166,6 +196,27 @@ impl Filter {
             Rule::Judgement => judged,
             Rule::FixedPoint => moved,
             Rule::Both => judged.or(moved),
+            Rule::Rating => self.too_low(second),
+            Rule::Gain => self.no_gain(dialogue, second),
+            Rule::RatingOrGain => self.too_low(second).and(self.no_gain(dialogue, second)),
+        }
+    }
+
+    fn too_low(&self, second: &Second) -> Option<&'static str> {
+        match second.rating {
+            None => Some("rating unreadable"),
+            Some(rating) => (rating < self.least_rating).then_some("rated too low"),
+        }
+    }
+
+    fn no_gain(&self, dialogue: &Dialogue, second: &Second) -> Option<&'static str> {
+        let said = dialogue.feedback.as_deref();
+        let before = said.and_then(|said| answer::rating(&self.protocol, said));
+        match before.zip(second.rating) {
+            None => Some("rating unreadable"),
+            Some((before, after)) => {
+                (after - before < self.least_gain).then_some("rating did not rise enough")
+            }
         }
     }
 }

@@ -6,14 +6,15 @@
 use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::choice;
 use crate::base::text;
-use crate::engine::batch::{Order, Pieces, Sequence, cut};
+use crate::engine::batch::{Order, Pieces, cut};
 use crate::engine::config::LlamaConfig;
 use crate::engine::device::{Opened, within_memory};
 use crate::engine::estimate::{self, Memory, Part, Plan};
 use crate::engine::ops::Precision;
-use crate::engine::train::Training;
+use crate::engine::train::{Lesson, Training};
 use crate::host::memory::LIMIT;
 use crate::stages::architecture::Architecture;
+use crate::stages::kind::Need;
 
 /// Share of the speed of plain products that a training step reaches: measured on
 /// the CPU for the sizes of `results/bench/training.md`, and a guess elsewhere.
@@ -34,14 +35,14 @@ choice! {
 const VOCABULARIES: [usize; 2] = [1_000, 32_000];
 
 /// The most memory that a training of all weights needs on the CPU in f32, if all its
-/// sequences fill the context, in words. What it learns from and its vocabulary
+/// sequences fill the context. What it learns from and its vocabulary
 /// are only known when they are made.
 pub(super) fn at_most(
     shape: &Architecture,
     batch: u64,
     pieces: Pieces,
     recompute: bool,
-) -> Option<String> {
+) -> Option<Need> {
     let context = shape.context;
     let sequences = match pieces {
         Pieces::Count(parts) => batch.div_ceil(parts as u64),
@@ -60,29 +61,35 @@ pub(super) fn at_most(
             in_parts: pieces != Pieces::Count(1),
             part,
         };
-        let (peak, vocabulary) = (plan.memory().peak, text::count(vocabulary as u64));
-        Some(format!("{} with a vocabulary of {vocabulary}", text::bytes(peak)))
+        Some((plan.memory().peak, vocabulary))
     };
-    let each: Option<Vec<String>> = VOCABULARIES.into_iter().map(with).collect();
-    Some(format!("memory on the CPU: at most {}", each?.join(", ")))
+    let each: Vec<(u64, usize)> = VOCABULARIES.into_iter().map(with).collect::<Option<_>>()?;
+    let word = |&(peak, vocabulary): &(u64, usize)| {
+        let vocabulary = text::count(vocabulary as u64);
+        format!("{} with a vocabulary of {vocabulary}", text::bytes(peak))
+    };
+    let words: Vec<String> = each.iter().map(word).collect();
+    Some(Need {
+        bytes: each.iter().map(|one| one.0).max()?,
+        words: format!("memory on the CPU: at most {}", words.join(", ")),
+    })
 }
 
 /// A training before its first step.
 pub(super) struct Outlook<'a> {
     plan: Plan<'a>,
     training: &'a Training,
-    lengths: Vec<(u64, u64)>,
+    extents: Vec<Part>,
 }
 
 impl<'a> Outlook<'a> {
-    /// The outlook of a training of this model on these sequences.
-    pub(super) fn of(
+    /// The outlook of a training of this model on these items.
+    pub(super) fn of<L: Lesson>(
         config: &'a LlamaConfig,
         training: &'a Training,
         opened: &Opened,
-        seen: &[Sequence],
+        seen: &[L],
     ) -> Outlook<'a> {
-        let length = |one: &Sequence| (one.ids.len() as u64 - 1, one.targets() as u64);
         let mut outlook = Outlook {
             plan: Plan {
                 config,
@@ -94,7 +101,7 @@ impl<'a> Outlook<'a> {
                 part: Part::default(),
             },
             training,
-            lengths: seen.iter().map(length).collect(),
+            extents: seen.iter().map(Lesson::extent).collect(),
         };
         outlook.plan.part = outlook.largest(training.pieces);
         outlook
@@ -103,13 +110,13 @@ impl<'a> Outlook<'a> {
     /// In each respect the largest part of any step that is cut so.
     fn largest(&self, pieces: Pieces) -> Part {
         let Training { seed, batch, steps, .. } = *self.training;
-        let mut order = Order::new(seed, self.lengths.len(), batch);
+        let mut order = Order::new(seed, self.extents.len(), batch);
         let mut largest = Part::default();
         for step in 0..steps {
-            let members: Vec<(u64, u64)> =
-                order.at(step).iter().map(|&i| self.lengths[i as usize]).collect();
-            for part in cut(&members, |one| one.0 as usize, pieces) {
-                largest = largest.larger(Part::of(part));
+            let members: Vec<Part> =
+                order.at(step).iter().map(|&i| self.extents[i as usize]).collect();
+            for part in cut(&members, |one| one.tokens as usize, pieces) {
+                largest = largest.larger(part.into_iter().sum());
             }
         }
         largest
@@ -122,12 +129,9 @@ impl<'a> Outlook<'a> {
 
     /// Memory and time in a few words.
     pub(super) fn words(&self, opened: &Opened) -> String {
-        let tokens: u64 = self.lengths.iter().map(|one| one.0).sum();
-        let targets: u64 = self.lengths.iter().map(|one| one.1).sum();
-        let squares: u64 = self.lengths.iter().map(|one| one.0 * one.0).sum();
         let epochs = self.training.steps as f64 * self.training.batch as f64
-            / self.lengths.len().max(1) as f64;
-        let epoch = Plan { part: Part { tokens, targets, squares }, ..self.plan.clone() };
+            / self.extents.len().max(1) as f64;
+        let epoch = Plan { part: self.extents.iter().copied().sum(), ..self.plan.clone() };
         let seconds = epochs * epoch.operations() / (SHARE * opened.speed());
         let time = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
         format!("about {} and {}", text::bytes(self.memory().peak), text::duration(time))

@@ -11,16 +11,32 @@ use crate::{
         failure::Outcome,
         node::Node,
         seed::Seed,
-        spec::{FieldDoc, InputRef, Reading, Spec},
+        spec::{Field, FieldDoc, InputRef, Reading, Spec},
     },
+    engine::device::place_of,
     manifest::{Arm, Declared, KindInfo},
     plan::{ArmShape, StepShape},
     stages::work::Work,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use crate::engine::device::Place;
+pub use crate::manifest::Execution;
+
+/// What can be written down whole, to be read again elsewhere.
+pub trait Written {
+    /// All of it, as a manifest would have it with nothing left to look up.
+    fn written(&self) -> serde_json::Value;
+}
+
+impl<T: Field> Written for T {
+    fn written(&self) -> serde_json::Value {
+        self.json()
+    }
+}
+
 /// A typed stage: what it makes and how.
-pub trait Stage: Send + Sync {
+pub trait Stage: Written + Send + Sync {
     /// Names and kinds of what it makes; may depend on its parameters.
     fn outputs(&self) -> Vec<(String, ArtifactKind)>;
 
@@ -37,8 +53,13 @@ pub trait Stage: Send + Sync {
         false
     }
 
-    /// What it needs of the machine, as far as its table says.
-    fn needs(&self) -> Option<String> {
+    /// Whether its work is done by another process anyway.
+    fn is_a_process(&self) -> bool {
+        false
+    }
+
+    /// The memory it needs on the processor, as far as its table says.
+    fn needs(&self) -> Option<Need> {
         None
     }
 
@@ -50,6 +71,15 @@ pub trait Stage: Send + Sync {
     fn pinned(&self) -> Outcome<Option<(Arc<dyn Stage>, String)>> {
         Ok(None)
     }
+}
+
+/// Memory that a stage needs at most, as far as that can be told beforehand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes.
+    pub bytes: u64,
+    /// What it is, in words.
+    pub words: String,
 }
 
 /// What the reading of a table gives.
@@ -128,6 +158,10 @@ pub struct Ready {
     pub seed: Seed,
     /// The device as asked for, and its precision.
     pub device: Arc<str>,
+    /// Where it computes; none where it needs no device, or none was looked at.
+    pub place: Option<Place>,
+    /// How it is to be run.
+    pub execution: Arc<Execution>,
 }
 
 /// The typed steps of all arms.
@@ -172,11 +206,17 @@ pub fn resolve(
         let device: Arc<str> = arm.head.on(asked).into();
         let mut cx = arm.reading();
         let (mut steps, mut stages) = (Vec::new(), Vec::new());
+        let usual = Arc::new(Execution::default());
         for declared in &arm.steps {
             let is_meant =
                 |kind: &&&Kind| kind.name == declared.kind.0 && kind.section == declared.section;
             let Some(kind) = kinds.iter().find(is_meant) else { continue };
-            let Some(mut parsed) = arm.read(declared, &mut cx, kind.parse) else { continue };
+            let parsed = arm.read(declared, &mut cx, kind.parse);
+            let execution = match declared.execution {
+                None => Some(usual.clone()),
+                Some(_) => arm.execution(declared, &mut cx).map(Arc::new),
+            };
+            let (Some(mut parsed), Some(execution)) = (parsed, execution) else { continue };
             if let Some(numerics) = world {
                 if parsed.stage.needs_device() && !classes.contains_key(&*device) {
                     classes.insert(device.to_string(), numerics(&device)?);
@@ -191,8 +231,15 @@ pub fn resolve(
                 }
             }
             let seed = arm.seed.derive(kind.name).at(declared.round.unwrap_or(0).into());
-            stages.push(Ready { stage: parsed.stage.clone(), seed, device: device.clone() });
-            steps.push(shape(kind, declared, parsed, seed, classes.get(&*device)));
+            let class = classes.get(&*device).filter(|_| parsed.stage.needs_device());
+            stages.push(Ready {
+                stage: parsed.stage.clone(),
+                seed,
+                device: device.clone(),
+                place: class.map(|class| place_of(class)),
+                execution,
+            });
+            steps.push(shape(kind, declared, parsed, seed, class));
         }
         found.extend(cx.finish());
         resolved.arms.push(ArmShape { coordinates: arm.coords.clone(), steps });
@@ -220,7 +267,7 @@ fn shape(
         outputs: parsed.stage.outputs(),
         parameters: parsed.identity,
         seed: kind.seeded.then_some(seed.0),
-        numerics: class.filter(|_| parsed.stage.needs_device()).cloned(),
+        numerics: class.cloned(),
         table: declared.table.clone(),
     }
 }

@@ -4,11 +4,13 @@
 pub mod kind;
 pub mod work;
 
+mod fetching;
 mod fitting;
 mod formats;
 mod low_rank;
 mod speaking;
 mod tallying;
+mod watching;
 
 pub mod architecture;
 pub mod collect;
@@ -16,14 +18,20 @@ pub mod command;
 pub mod evaluate;
 pub mod examples;
 pub mod fetch_dataset;
+pub mod fetch_replies;
 pub mod filter;
 pub mod generate;
 pub mod import;
+pub mod judge;
+pub mod leak_check;
+pub mod ppo;
 pub mod self_feedback;
+pub mod self_instruct;
 pub mod self_refine;
 pub mod split;
 pub mod tokenizer;
 pub mod train;
+pub mod train_reward;
 pub mod word_problems;
 
 use crate::base::failure::Outcome;
@@ -36,17 +44,23 @@ use kind::Kind;
 pub static KINDS: &[&Kind] = &[
     &word_problems::KIND,
     &fetch_dataset::KIND,
+    &fetch_replies::KIND,
     &split::KIND,
+    &leak_check::KIND,
     &examples::KIND,
     &tokenizer::KIND,
     &import::KIND,
     &train::KIND,
+    &train_reward::KIND,
+    &ppo::KIND,
     &collect::KIND,
+    &self_instruct::KIND,
     &generate::KIND,
     &self_feedback::KIND,
     &self_refine::KIND,
     &filter::KIND,
     &evaluate::KIND,
+    &judge::KIND,
     &command::KIND,
 ];
 
@@ -56,6 +70,8 @@ pub static RESOURCES: &[ResourceInfo] = &[
     ResourceInfo::of::<crate::record::protocol::Protocol>(),
     ResourceInfo::of::<crate::inference::annotator::AnnotatorSpec>(),
     ResourceInfo::of::<crate::inference::api::Api>(),
+    ResourceInfo::of::<crate::inference::judge::JudgeSpec>(),
+    ResourceInfo::of::<crate::record::rubric::Rubric>(),
 ];
 
 /// The class of arithmetic that results depend on, for steps that need the

@@ -9,7 +9,7 @@
 use crate::base::artifact::{
     ArtifactKind, Examples, Model, Tokenizer as TokenizerArtifact, TrainLog as Log,
 };
-use crate::base::failure::{Doing, Failure, Outcome};
+use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::base::text;
@@ -20,19 +20,19 @@ use crate::engine::model::Llama;
 use crate::engine::ops::Precision;
 use crate::engine::optimizer::{AdamW, Schedule};
 use crate::engine::tokenizer::{Files, Tokenizer};
-use crate::engine::train::{Observer, Progress, Snapshot, Texts, Trained, Training, Wish, train};
+use crate::engine::train::{Texts, Trained, Training, train};
 use crate::engine::{self, weights};
 use crate::inference::local::{open_device, sizes};
 use crate::inference::prompting::sequence;
 use crate::record::{AdapterLog, Example, Overlong, TextNotes, TrainLog};
 use crate::stages::architecture::Architecture;
 use crate::stages::fitting::{self, Outlook, TooLarge};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::kind::{Kind, Need, Stage};
 use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
+use crate::stages::watching::Watch;
 use crate::stages::work::Work;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Held-out losses of a training, if the manifest does not say how many.
 const VALIDATIONS: u64 = 10;
@@ -190,7 +190,7 @@ impl Stage for Train {
         true
     }
 
-    fn needs(&self) -> Option<String> {
+    fn needs(&self) -> Option<Need> {
         fitting::at_most(self.model.as_ref()?, self.batch, self.pieces(), self.recompute)
     }
 
@@ -221,13 +221,7 @@ impl Stage for Train {
         if self.too_large == TooLarge::Refuse {
             outlook.check(&opened)?;
         }
-        let mut watch = Watch {
-            work,
-            total: training.steps,
-            interval: Duration::from_secs_f64(self.checkpoint_seconds.max(0.0)),
-            last: Instant::now(),
-            names: &texts.names,
-        };
+        let mut watch = Watch::new(work, training.steps, self.checkpoint_seconds, &texts.names);
         let Trained { model, adapters, progress } = engine::on_threads(work.threads(), || {
             work.progress(0, training.steps, "steps", &outlook.words(&opened));
             let texts = Texts { seen: &texts.seen, held_out: &texts.held_out };
@@ -449,39 +443,5 @@ impl Fitting {
         let Overlong { dropped, cut } = overlong;
         work.warn(format!("{what}: {dropped} left out, {cut} cut"));
         Ok(())
-    }
-}
-
-/// Reports steps, keeps checkpoints, hears the wish to stop.
-struct Watch<'a> {
-    work: &'a Work<'a>,
-    total: u64,
-    interval: Duration,
-    last: Instant,
-    names: &'a [Arc<str>],
-}
-
-impl Observer for Watch<'_> {
-    fn step(&mut self, progress: &Progress, loss: f64) -> Wish {
-        let note = format!("loss {loss:.3}");
-        self.work.progress(progress.step, self.total, "steps", &note);
-        if progress.step == self.total {
-            Wish::Continue
-        } else if self.work.stopping() {
-            Wish::Stop
-        } else if self.last.elapsed() >= self.interval {
-            self.last = Instant::now();
-            Wish::Snapshot
-        } else {
-            Wish::Continue
-        }
-    }
-
-    fn keep(&mut self, snapshot: Snapshot) -> Outcome<()> {
-        self.work.save_checkpoint(&snapshot).doing(|| "keeping a checkpoint".into())
-    }
-
-    fn name(&self, sequence: usize) -> String {
-        self.names.get(sequence).map_or_else(|| sequence.to_string(), ToString::to_string)
     }
 }

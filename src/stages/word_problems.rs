@@ -398,6 +398,7 @@ fn tell(rng: &mut Rng, id: String, tuple: &Tuple) -> Problem {
         solution,
         worked: None,
         fingerprint: key(tuple),
+        labels: Default::default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{
     base::{
-        failure::{Doing, Failure, Outcome},
+        failure::{Failure, Outcome},
         seed::Seed,
     },
     host::{clock::Throttle, fs, signal::StopFlag},
@@ -15,16 +15,16 @@ use crate::{
         partial::{self, Memo},
     },
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Mutex,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How far a step is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
@@ -46,6 +46,8 @@ pub struct Work<'a> {
     folder: PathBuf,
     device: String,
     threads: usize,
+    granted: Granted,
+    deadline: Option<Instant>,
     stop: StopFlag,
     listener: &'a (dyn Fn(Progress) + Sync),
     throttle: Throttle,
@@ -59,6 +61,15 @@ pub struct Said {
     pub metrics: BTreeMap<String, f64>,
     /// Remarks.
     pub warnings: Vec<String>,
+}
+
+/// What a step asked for and was given of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Cores, where it said how many.
+    pub cpus: Option<usize>,
+    /// Names of graphics cards that it has for itself.
+    pub cards: Vec<String>,
 }
 
 /// All that a [`Work`] is made of.
@@ -79,6 +90,10 @@ pub struct Parts<'a> {
     pub device: String,
     /// Threads the stage may keep busy.
     pub threads: usize,
+    /// What it was given of the machine.
+    pub granted: Granted,
+    /// When the stage shall have ended, if there is a limit.
+    pub deadline: Option<Instant>,
     /// Raised when the stage shall end soon.
     pub stop: StopFlag,
     /// Hears how far it is.
@@ -106,6 +121,8 @@ impl<'a> Work<'a> {
             folder: parts.attempt,
             device: parts.device,
             threads: parts.threads,
+            granted: parts.granted,
+            deadline: parts.deadline,
             stop: parts.stop,
             listener: parts.listener,
             throttle: Throttle::new(Duration::from_millis(100)),
@@ -147,6 +164,11 @@ impl<'a> Work<'a> {
         found.into_iter().map(|(_, artifact)| artifact).collect()
     }
 
+    /// All inputs with their roles.
+    pub fn all_inputs(&self) -> &[(String, Artifact)] {
+        &self.inputs
+    }
+
     /// The folder of an output.
     ///
     /// # Panics
@@ -160,6 +182,11 @@ impl<'a> Work<'a> {
     /// in it, as `out/<name>`.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder that stays until the step is done; there may be none yet.
+    pub fn partial(&self) -> &Path {
+        &self.partial
     }
 
     /// A place for a file that survives a stop and a crash, until the step is
@@ -179,16 +206,26 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Passes on how far a stage in another process is.
+    pub fn pass_on(&self, progress: Progress) {
+        (self.listener)(progress);
+    }
+
     /// Whether the stage shall save what it has and return
-    /// [`Failure::interrupted`].
+    /// [`Failure::interrupted`]: a person asked, or its time is up.
     pub fn stopping(&self) -> bool {
-        self.stop.is_raised()
+        self.stop.is_raised() || self.is_late()
+    }
+
+    /// Whether the stage's time is up.
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// An error when the stage shall end: for loops that need `?` only.
     ///
     /// # Errors
-    /// [`Failure::interrupted`] when a person asked to stop.
+    /// [`Failure::interrupted`] when the stage shall end.
     pub fn check(&self) -> Outcome<()> {
         if self.stopping() { Err(Failure::interrupted()) } else { Ok(()) }
     }
@@ -243,6 +280,11 @@ impl<'a> Work<'a> {
         self.threads
     }
 
+    /// What the step asked for and was given of the machine.
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     /// Folders of all outputs.
     pub fn outputs(&self) -> &BTreeMap<String, PathBuf> {
         &self.outputs
@@ -266,6 +308,10 @@ impl Desk for Work<'_> {
         // A step may annotate more than once.
         *self.said().metrics.entry(name.to_owned()).or_default() += value;
     }
+
+    fn noted(&self, name: &str) -> f64 {
+        self.said().metrics.get(name).copied().unwrap_or(0.0)
+    }
 }
 
 /// Where an output's files go. They become visible when the stage ends well.
@@ -287,7 +333,7 @@ impl<'a> OutputFolder<'a> {
         if let Some(folder) = path.parent() {
             fs::create_folder(folder)?;
         }
-        std::fs::write(&path, bytes).doing(|| format!("writing `{}`", path.display()))
+        fs::write(&path, bytes)
     }
 
     /// Writes one JSON value, indented, ending in a line break.

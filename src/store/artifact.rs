@@ -36,6 +36,16 @@ impl Artifact {
         self.output.kind
     }
 
+    /// What the store knows of it.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// The step that made it.
+    pub fn maker(&self) -> &str {
+        &self.from
+    }
+
     /// Names of its files, sorted.
     pub fn files(&self) -> Vec<&str> {
         self.output.files.iter().map(|file| file.name.as_str()).collect()

@@ -34,6 +34,17 @@ pub enum Note {
         why: Vec<String>,
         seconds: f64,
     },
+    StepRetried {
+        step: String,
+        key: Digest,
+        why: Vec<String>,
+        tries: u64,
+        pause: f64,
+    },
+    StepSilent {
+        step: String,
+        seconds: f64,
+    },
     StepStopped {
         step: String,
         key: Digest,
@@ -95,7 +106,7 @@ impl Journal {
             .expect("a note is JSON");
         if self.lines.is_none() {
             let folder = self.store.root().join("runs").join(&self.id);
-            fs::create_folder(&folder)?;
+            fs::create_lasting_folder(&folder)?;
             self.lines = Some(Lines::append_to(&folder.join("journal.jsonl"))?);
         }
         self.lines.as_mut().expect("opened above").append(&line)
@@ -106,7 +117,9 @@ impl Journal {
     /// # Errors
     /// When the disk refuses.
     pub fn sync(&self) -> Outcome<()> {
-        self.lines.as_ref().map_or(Ok(()), Lines::sync)
+        let Some(lines) = &self.lines else { return Ok(()) };
+        lines.sync()?;
+        fs::sync_folder(&self.store.root().join("runs").join(&self.id))
     }
 }
 

@@ -8,21 +8,21 @@ use crate::base::{
     failure::{Doing, Outcome},
     hash::Digest,
 };
-use crate::host::fs;
+use crate::host::{disk::Out, fs};
 use std::{
-    fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// The context of a line's digest.
 const CONTEXT: &str = "rekindle 2026 line v1";
+/// Digits of it before each line.
+const SUM: usize = 16;
 
 /// A file of lines, open for appending.
 #[derive(Debug)]
 pub struct Lines {
-    path: PathBuf,
-    file: File,
+    file: Out,
 }
 
 impl Lines {
@@ -33,13 +33,12 @@ impl Lines {
     /// When it cannot be opened.
     pub fn append_to(path: &Path) -> Outcome<Lines> {
         let doing = || format!("opening `{}`", path.display());
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).doing(doing)?;
+        let mut file = Out::append(path).doing(doing)?;
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {
             file.read_exact(&mut last).doing(doing)?;
         }
-        let mut lines = Lines { path: path.to_owned(), file };
+        let mut lines = Lines { file };
         if last != [b'\n'] {
             lines.write(b"\n")?; // ends a torn line, which readers then leave out
         }
@@ -75,11 +74,12 @@ impl Lines {
     /// # Errors
     /// When the disk refuses.
     pub fn sync(&self) -> Outcome<()> {
-        self.file.sync_data().doing(|| format!("syncing `{}`", self.path.display()))
+        self.file.sync().doing(|| format!("syncing `{}`", self.file.path().display()))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
-        self.file.write_all(bytes).doing(|| format!("appending to `{}`", self.path.display()))
+        let written = self.file.write_all(bytes);
+        written.doing(|| format!("appending to `{}`", self.file.path().display()))
     }
 }
 
@@ -91,30 +91,50 @@ pub fn read(path: &Path) -> Outcome<Vec<String>> {
     Ok(decode(&fs::read(path)?.unwrap_or_default()).0)
 }
 
+/// The good lines among some bytes of a file.
+pub fn payloads(bytes: &[u8]) -> Vec<String> {
+    decode(bytes).0
+}
+
 fn encode(payload: &str) -> String {
     debug_assert!(!payload.contains('\n'), "a payload is one line");
     format!("{} {payload}\n", check(payload))
 }
 
 fn check(payload: &str) -> String {
-    Digest::tagged(CONTEXT, payload.as_bytes()).to_string()[..16].to_owned()
+    Digest::tagged(CONTEXT, payload.as_bytes()).to_string()[..SUM].to_owned()
 }
 
 /// The good payloads, and whether there was anything else.
 fn decode(bytes: &[u8]) -> (Vec<String>, bool) {
     let (mut good, mut damaged) = (Vec::new(), false);
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        let payload = std::str::from_utf8(line)
-            .ok()
-            .and_then(|line| line.strip_suffix('\n'))
-            .and_then(|line| line.split_once(' '))
-            .filter(|(sum, payload)| check(payload) == *sum);
-        match payload {
-            Some((_, payload)) => good.push(payload.to_owned()),
-            None => damaged = true,
+        let line = line.strip_suffix(b"\n");
+        match line.and_then(payload) {
+            Some(payload) => good.push(payload.to_owned()),
+            None => {
+                damaged = true;
+                good.extend(line.and_then(behind_a_torn_one).map(str::to_owned));
+            }
         }
     }
     (good, damaged)
+}
+
+fn payload(line: &[u8]) -> Option<&str> {
+    let (sum, payload) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    (check(payload) == sum).then_some(payload)
+}
+
+/// The whole line that another process put behind one that a full disk or a
+/// `kill -9` cut short.
+fn behind_a_torn_one(line: &[u8]) -> Option<&str> {
+    let starts = 1..line.len().saturating_sub(SUM);
+    let begins = |start: &usize| {
+        let (sum, rest) = line[*start..].split_at(SUM);
+        rest[0] == b' ' && sum.iter().all(u8::is_ascii_hexdigit)
+    };
+    starts.filter(begins).find_map(|start| payload(&line[start..]))
 }
 
 #[cfg(test)]
@@ -132,6 +152,18 @@ mod tests {
             flipped[cut] ^= 1;
             let (good, damaged) = decode(&flipped);
             assert_eq!((good, damaged), (vec!["{\"a\":1}".to_owned()], true), "flip at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_behind_a_torn_one_of_another_process_is_read() {
+        let (torn, whole) = (encode("{\"a\":1}"), encode("{\"b\":\"0123456789abcdef é\"}"));
+        for cut in 1..torn.len() - 1 {
+            let text = format!("{}{whole}{torn}", &torn[..cut]);
+            let read = decode(text.as_bytes());
+            let expected =
+                vec!["{\"b\":\"0123456789abcdef é\"}".to_owned(), "{\"a\":1}".to_owned()];
+            assert_eq!(read, (expected, true), "cut at {cut}");
         }
     }
 

@@ -75,9 +75,12 @@ impl Store {
         if store.check_version()? {
             return Ok(store);
         }
+        fs::create_lasting_folder(root).map_err(unwritable)?;
         for folder in ["objects", "actions", "partial", "runs", "locks", "tmp", "quarantine"] {
             fs::create_folder(&root.join(folder)).map_err(unwritable)?;
         }
+        // VERSION says that all of them are there.
+        fs::sync_folder(root)?;
         let temporary = root.join("tmp").join(format!("version-{}", std::process::id()));
         let version = format!("{VERSION}\n");
         let written = fs::write_atomic(&root.join("VERSION"), &temporary, version.as_bytes());
@@ -154,6 +157,24 @@ impl Store {
     /// When the machine cannot lock.
     pub fn try_lock(&self, key: &Digest) -> Outcome<Result<Lock, String>> {
         lock::try_lock(&self.root.join("locks").join(key.to_string()))
+    }
+
+    /// Keeps [`Store::alone`] waiting: from before the first file of a result
+    /// is moved into the store until the record that refers to it is there.
+    ///
+    /// # Errors
+    /// When the machine cannot lock.
+    pub fn storing(&self) -> Outcome<Lock> {
+        lock::wait_for(&self.root.join("locks").join("storing"), false)
+    }
+
+    /// Waits until nobody is storing anything, and keeps it so: whoever looks
+    /// for what nothing refers to must not meet a result half stored.
+    ///
+    /// # Errors
+    /// When the machine cannot lock.
+    pub fn alone(&self) -> Outcome<Lock> {
+        lock::wait_for(&self.root.join("locks").join("storing"), true)
     }
 
     /// What is known of an action. With `verify`, every byte is read; without,
@@ -275,11 +296,13 @@ impl Store {
                 )));
             }
             let (size, digest) = fs::digest(&path)?;
+            // A program may give its files any time; `garbage` goes by it.
+            fs::touch(&path)?;
             fs::sync_file(&path)?;
             fs::make_read_only(&path)?;
             let object = self.object(&digest);
             let shelf = object.parent().expect("an object is on a shelf");
-            fs::create_folder(shelf)?;
+            fs::create_lasting_folder(shelf)?;
             // What is there already has the same content or is damaged.
             fs::rename(&path, &object)?;
             fs::sync_folder(shelf)?;
@@ -294,7 +317,7 @@ impl Store {
     /// When the disk refuses.
     pub fn publish(&self, record: &ActionRecord, attempt: &Path) -> Outcome<()> {
         let path = self.record_path(&record.key);
-        fs::create_folder(path.parent().expect("a record is on a shelf"))?;
+        fs::create_lasting_folder(path.parent().expect("a record is on a shelf"))?;
         fs::write_atomic(&path, &attempt.join("record.json"), &record.encode())?;
         // In this order: `sweep` looks for what is left by what is in `tmp/`.
         fs::remove_folder(&self.partial(&record.key))?;
@@ -309,7 +332,7 @@ impl Store {
         for name in fs::names(&self.root.join("tmp"))? {
             let Ok(key) = name.parse::<Digest>() else {
                 // A store in the making that was never made; losing a race here is no loss.
-                let _ = std::fs::remove_file(self.root.join("tmp").join(name));
+                let _ = fs::remove_file(&self.root.join("tmp").join(name));
                 continue;
             };
             if let Ok(_lock) = self.try_lock(&key)? {

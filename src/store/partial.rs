@@ -98,7 +98,7 @@ struct Head {
 /// # Errors
 /// When the disk refuses; the earlier ones are then still there.
 pub fn save_checkpoint(folder: &Path, parts: &BTreeMap<String, Vec<u8>>) -> Outcome<()> {
-    fs::create_folder(folder)?;
+    fs::create_lasting_folder(folder)?;
     let mut hasher = Hasher::blob();
     parts.values().for_each(|bytes| hasher.update(bytes));
     let head = Head {
@@ -113,8 +113,7 @@ pub fn save_checkpoint(folder: &Path, parts: &BTreeMap<String, Vec<u8>>) -> Outc
     let number = numbers.last().map_or(0, |last| last + 1);
     fs::write_pieces(&file(folder, number), &folder.join("checkpoint.tmp"), &mut pieces)?;
     for old in numbers.iter().rev().skip(1) {
-        let path = file(folder, *old);
-        std::fs::remove_file(&path).doing(|| format!("removing `{}`", path.display()))?;
+        fs::remove_file(&file(folder, *old))?;
     }
     Ok(())
 }

@@ -275,6 +275,35 @@ fn a_missing_key_and_an_empty_purse_stop_the_step_and_lose_nothing() {
 }
 
 #[test]
+fn two_questions_follow_each_other_and_share_one_budget() {
+    let judge = Judge::start();
+    let study = |more: &str| {
+        let two = "[annotator.judge]\ncalls = \"two\"";
+        judge.study(more).replace("[annotator.judge]", two)
+    };
+    let once = ["--set", "stage.collect.balance=0"];
+    let space = Space::with(&study(""));
+    run(&space, &once, None).ok();
+    let (billed, _) = judge.counts();
+    assert!(billed > 40, "{billed} replies to 24 problems, most of them asked about twice");
+    let lessons: Vec<String> = space
+        .object_files()
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .filter(|text| text.contains("meta-"))
+        .collect();
+    assert!(lessons.iter().any(|text| text.contains("judgement incorrect refined: work:")));
+    // What the first questions cost counts when the second ones are asked.
+    let budget = billed as f64 * 0.0013 * 0.75;
+    let priced = format!("price-read = 10.0\nprice-written = 30.0\nbudget = {budget}");
+    let poor = Space::with(&study(&priced));
+    let ran = run(&poor, &once, None);
+    assert_eq!(ran.code, 5, "{}", ran.err);
+    assert!(ran.err.contains("is spent"), "{}", ran.err);
+    assert!(judge.counts().0 > billed + 24, "it was not spent on the first questions alone");
+}
+
+#[test]
 fn mistakes_of_an_api_are_told_with_their_place() {
     let more = "budget = 3.0\nextra = \"[1]\"";
     let study = STUDY.replace("BASE", "ftp://key@host").replace("MORE", more);

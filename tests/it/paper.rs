@@ -2,7 +2,7 @@
 //! ones run. The data are of our own making, in the published files' formats.
 
 use crate::space::{Space, list};
-use rekindle::host::http::sha256;
+use rekindle::host::http::{Content, sha256};
 use std::path::{Path, PathBuf};
 
 fn experiments() -> PathBuf {
@@ -67,7 +67,7 @@ fn mirror(space: &Space) -> Vec<String> {
         ("gsm8k-test", "gsm8k/test.jsonl", gsm8k(60..72)),
         ("svamp", "svamp/SVAMP.json", serde_json::Value::from(svamp).to_string()),
     ];
-    let mut sets = vec!["dataset.slices.sets={ meta=12, pool1=6, pool2=6, pool3=0 }".to_owned()];
+    let mut sets = vec!["dataset.slices.sets={ meta=12, pool1=6, corpus=0 }".to_owned()];
     for (name, path, text) in files {
         let path = space.path("mirror").join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -77,17 +77,32 @@ fn mirror(space: &Space) -> Vec<String> {
     sets
 }
 
-#[test]
-fn a_round_and_the_baseline_on_human_solutions_run_tiny() {
+/// Runs a tiny experiment on these data; its report.
+fn ran(name: &str) -> (Space, String) {
     let space = Space::new();
     let sets = mirror(&space);
-    let manifest = experiments().join("tiny/E13.toml");
+    let manifest = experiments().join(format!("tiny/{name}.toml"));
     let mut arguments = vec!["run", manifest.to_str().unwrap(), "--mirror", "mirror"];
     for set in &sets {
         arguments.extend(["--set", set.as_str()]);
     }
     space.run(&arguments).ok();
-    let report = std::fs::read_to_string(space.path("results/self-tiny-E13/report.md")).unwrap();
+    let report = space.path("results/self-tiny").join(name).join("report.md");
+    let report = std::fs::read_to_string(report).unwrap();
+    (space, report)
+}
+
+#[test]
+fn the_baseline_of_a_reward_model_and_ppo_runs_tiny() {
+    let (_, report) = ran("E12");
+    for part in ["| RLHF | `GSM8K` |", "| 25.55 (", "D_QA"] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
+}
+
+#[test]
+fn a_round_and_the_baseline_on_human_solutions_run_tiny() {
+    let (space, report) = ran("E13");
     for part in ["as recalled, to be checked against the PDF", "35.7", "human solutions", "round 1"]
     {
         assert!(report.contains(part), "no `{part}` in {report}");
@@ -97,4 +112,86 @@ fn a_round_and_the_baseline_on_human_solutions_run_tiny() {
         text.contains("There are 3*2=6 pens.\\nThen 6+1=7.\\nAnswer: 7\"")
     });
     assert!(worked, "the data set's own words are what is learnt");
+}
+
+/// A mirror with instructions, questions, reference answers and tests of our
+/// own, and the digests they have.
+fn general_mirror(space: &Space) -> Vec<String> {
+    let kinds = ["writing", "math", "coding"];
+    let instruction = |k: usize| {
+        serde_json::json!({
+            "instruction": format!("Name {} things that are {}.", 2 + k % 7, ["red", "old", "round"][k % 3]),
+            "input": if k.is_multiple_of(2) { format!("Case {k}") } else { String::new() },
+            "output": format!("A brick and a leaf number {k} are such things."),
+        })
+    };
+    let instructions: Vec<serde_json::Value> = (0..60).map(instruction).collect();
+    let lines = |row: &dyn Fn(usize) -> serde_json::Value| {
+        (1..=9).map(|k| format!("{}\n", row(k))).collect::<String>()
+    };
+    let question = |k: usize| serde_json::json!({ "question_id": k, "category": kinds[k % 3], "turns": [format!("Case {k} ?")] });
+    let reference = |k: usize| {
+        let turns = ["A brick are such things."];
+        serde_json::json!({ "question_id": 3 * k, "choices": [{ "index": 0, "turns": turns }] })
+    };
+    let test = |k: usize| {
+        let instruction = format!("Name case {k} of such things.");
+        serde_json::json!({ "idx": k, "Skill": kinds[k % 3], "Difficulty": k, "Instruction": instruction })
+    };
+    let files = [
+        ("prompts", "alpaca/alpaca_data.json", serde_json::Value::from(instructions).to_string()),
+        ("vicuna", "vicuna_bench/question.jsonl", lines(&question)),
+        ("vicuna-references", "vicuna_bench/reference_answer/gpt-4.jsonl", lines(&reference)),
+        ("evol-instruct", "evol_instruct/WizardLM_testset.jsonl", lines(&test)),
+    ];
+    let mut sets = vec!["dataset.slices.sets={ meta=12, pool1=6, rest=0 }".to_owned()];
+    for (name, path, text) in files {
+        let path = space.path("mirror").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &text).unwrap();
+        sets.push(match name {
+            "prompts" => {
+                let blob = Content::GitBlob(String::new()).differs(text.as_bytes()).unwrap();
+                format!("dataset.{name}.git-blob=\"{blob}\"")
+            }
+            _ => format!("dataset.{name}.sha256=\"{}\"", sha256(text.as_bytes())),
+        });
+    }
+    sets
+}
+
+#[test]
+fn the_general_domain_runs_tiny_and_its_win_rates_stand_beside_the_papers() {
+    let space = Space::new();
+    let sets = general_mirror(&space);
+    let run = |name: &str| {
+        let manifest = experiments().join("tiny").join(format!("{name}.toml"));
+        let mut arguments = vec!["run", manifest.to_str().unwrap(), "--mirror", "mirror"];
+        for set in &sets {
+            arguments.extend(["--set", set.as_str()]);
+        }
+        let ran = space.run(&arguments).ok();
+        let report = format!("results/self-tiny-{name}/report.md");
+        (std::fs::read_to_string(space.path(&report)).unwrap(), ran.err)
+    };
+    let (report, _) = run("E15");
+    for part in [
+        "as recalled, to be checked against the PDF",
+        "Win rate on `Vicuna-80`",
+        "72.5 (",
+        "| 75 (",
+        "words shared",
+        "| writing |",
+        "rating of r̂",
+    ] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
+    // What is rated without a gold answer is right or wrong in no table.
+    let collected = report.split("Collected data").nth(1).unwrap();
+    let row = collected.lines().find(|line| line.starts_with("| collect |")).unwrap();
+    assert!(row.starts_with("| collect | 12 | 12 | 0 | - | - |"), "{row}");
+    let (report, _) = run("E16");
+    for part in ["Win rate on `Evol-Instruct-218`", "55.5 (", "03 of 10"] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
 }

@@ -119,6 +119,89 @@ fn an_interrupt_stops_children_and_says_130() {
     assert!(again.out.contains("slow  will run"), "{}", again.out);
 }
 
+/// Two steps, one after the other.
+const TWO: &str = r#"
+rekindle = 1
+name = "two"
+[stage.one]
+kind = "command"
+run = ["sh", "-c", "echo one >> LOG; echo 1 > out/files/x"]
+[stage.two]
+kind = "command"
+run = ["sh", "-c", "echo two >> LOG; echo 2 > out/files/x"]
+inputs = { a = "one" }
+"#;
+
+/// A runner whose first step has done its work and waits to store it, because
+/// this process looks through the store; and what it waits for.
+fn storing(space: &Space) -> (std::process::Child, std::fs::File) {
+    std::fs::create_dir_all(space.path(".rekindle/locks")).unwrap();
+    let alone = std::fs::File::create(space.path(".rekindle/locks/storing")).unwrap();
+    alone.lock().unwrap();
+    let said = std::fs::File::create(space.path("said")).unwrap();
+    let child = space.command(&["run", "m.toml"]).stderr(said).spawn().unwrap();
+    let temporary = space.path(".rekindle/tmp");
+    let is_made =
+        || crate::space::files(&temporary).iter().any(|path| path.ends_with("out/files/x"));
+    while !is_made() || works_in(&temporary) {
+        sleep(Duration::from_millis(5));
+    }
+    (child, alone)
+}
+
+/// Whether a process works in a folder.
+fn works_in(folder: &std::path::Path) -> bool {
+    let processes = crate::space::list(std::path::Path::new("/proc"));
+    let works = |process: &std::path::PathBuf| {
+        std::fs::read_link(process.join("cwd")).is_ok_and(|at| at.starts_with(folder))
+    };
+    processes.iter().any(works)
+}
+
+/// Interrupts a runner and waits until it says that it heard.
+fn interrupt(space: &Space, child: &std::process::Child) {
+    signal("-INT", child);
+    while !std::fs::read_to_string(space.path("said")).unwrap().contains("stopping") {
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn one_interrupt_lets_a_step_store_what_it_made_and_starts_no_other() {
+    let space = Space::with(TWO);
+    let (mut child, alone) = storing(&space);
+    interrupt(&space, &child);
+    sleep(Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "it left before it had stored what it made");
+    drop(alone);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(records(&space), 1);
+    space.run(&["run", "m.toml"]).ok();
+    assert_eq!(space.log(), ["one", "two"]);
+}
+
+#[test]
+fn a_second_interrupt_leaves_at_once() {
+    let space = Space::with(TWO);
+    let (mut child, alone) = storing(&space);
+    interrupt(&space, &child);
+    signal("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130), "with the store still held");
+    assert_eq!(records(&space), 0);
+    drop(alone);
+    space.run(&["run", "m.toml"]).ok();
+    assert_eq!(space.log(), ["one", "one", "two"]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let space = Space::with(CHAIN);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let Ok(full) = full else { return };
+    let status = space.command(&["plan", "m.toml"]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(5));
+}
+
 #[test]
 fn a_killed_runner_leaves_no_process_and_no_lock() {
     let seconds = format!("77.{}", std::process::id());

@@ -5,7 +5,7 @@ use crate::space::Space;
 use serde_json::Value;
 
 /// A tiny base with a held-out set; `TAIL` goes on.
-const BASE: &str = r#"
+pub(crate) const BASE: &str = r#"
 rekindle = 1
 name = "training"
 seed = 1

@@ -6,7 +6,7 @@
 //! before a text for a vocabulary of whole words; this program does.
 
 use super::place::{self, Place};
-use crate::base::failure::{Doing, Failure, Outcome};
+use crate::base::failure::{Failure, Outcome};
 use crate::engine::config::LlamaConfig;
 use crate::engine::tokenizer::Tokenizer;
 use crate::host::fs;
@@ -166,6 +166,10 @@ fn appear(to: &Path, fill: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<Vec<Str
     let making = to.with_file_name(format!(".{name}.{}", std::process::id()));
     fs::create_folder(&making)?;
     let written = fill(&making).and_then(|()| {
+        for (_, path) in fs::walk(&making)? {
+            fs::sync_file(&path)?;
+        }
+        fs::sync_folder(&making)?;
         // An empty folder is replaced; one that was filled meanwhile is not.
         fs::rename(&making, to)
     });
@@ -214,5 +218,5 @@ fn put_json(folder: &Path, name: &str, value: &Value) -> Outcome<()> {
 
 fn put(folder: &Path, name: &str, bytes: &[u8]) -> Outcome<()> {
     let path = folder.join(name);
-    std::fs::write(&path, bytes).doing(|| format!("writing `{}`", path.display()))
+    fs::write(&path, bytes)
 }

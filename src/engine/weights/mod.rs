@@ -16,6 +16,7 @@ use super::config::LlamaConfig;
 use super::model::Llama;
 use super::ops::{Moments, Precision};
 use crate::base::failure::{Doing, Failure, Outcome};
+use crate::host::disk::Out;
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -37,7 +38,7 @@ pub fn save(model: &Llama) -> Outcome<Vec<u8>> {
 /// When the file cannot be written.
 pub fn write(model: &Llama, path: &Path) -> Outcome<()> {
     let doing = || format!("writing `{}`", path.display());
-    let mut file = File::create(path).doing(doing)?;
+    let mut file = Out::create(path).doing(doing)?;
     tensors::write(&mut file, named(model), tensors::norms_are_vectors)?;
     file.flush().doing(doing)
 }

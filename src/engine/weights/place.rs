@@ -5,6 +5,7 @@
 
 use super::tensors::head;
 use crate::base::failure::{Doing, Failure, Outcome};
+use crate::host::disk::Out;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
@@ -107,7 +108,7 @@ pub(super) fn write_safetensors(
     });
     let head = head(infos.collect())?;
     let doing = || format!("writing `{}`", path.display());
-    let mut out = io::BufWriter::with_capacity(1 << 20, File::create(path).doing(doing)?);
+    let mut out = io::BufWriter::with_capacity(1 << 20, Out::create(path).doing(doing)?);
     out.write_all(&head).doing(doing)?;
     let (all, mut done) = (end as u64, 0);
     for (name, place) in &tensors {

@@ -102,30 +102,10 @@ fn a_prompt_holds_what_it_should_and_fills_no_hole_twice() {
         solution: Vec::new(),
         worked: None,
         fingerprint: String::new(),
+        labels: Default::default(),
     };
-    let api = Api {
-        base_url: "http://127.0.0.1:1/v1".into(),
-        model: "m".into(),
-        key_env: None,
-        system: None,
-        temperature: 0.0,
-        max_tokens: 16,
-        limit_field: "max_tokens".into(),
-        extra: None,
-        attempts: 1,
-        concurrency: 1,
-        requests_per_minute: 0,
-        tokens_per_minute: 0,
-        timeout: 1,
-        tries: 1,
-        pause: 0.0,
-        price_read: 0.0,
-        price_written: 0.0,
-        budget: 0.0,
-        cassette: None,
-    };
-    let assessor = Assessor { api: Use { name: None, value: api }, prompt: PROMPT.to_owned() };
-    let text = assessor.ask(&protocol(), &Case { problem: &problem, reply: "{question} {x}" });
+    let case = Case { problem: &problem, reply: "{question} {x}" };
+    let text = ask(PROMPT, &protocol(), &case, "");
     assert!(text.contains("Question:\nWhat is {reply}?\n"), "{text}");
     assert!(text.contains("Response:\n{question} {x}\n"), "{text}");
     assert!(
@@ -133,4 +113,75 @@ fn a_prompt_holds_what_it_should_and_fills_no_hole_twice() {
         "{text}"
     );
     assert!(text.ends_with("in this form: Answer: <answer>"), "{text}");
+}
+
+fn rating() -> Protocol {
+    Protocol {
+        rating: Some("Rating:".into()),
+        good_rating: 9.0,
+        answer: AnswerForm::Text,
+        ..protocol()
+    }
+}
+
+#[test]
+fn ratings_are_read_in_one_spelling_and_none_is_no_annotation() {
+    for (text, want) in [
+        (
+            "Too short.\n**Rating: 4/10**\n\nRefined answer:\nLonger.",
+            Ok(("Too short.\nRating: 4", Verdict::Incorrect, "Longer.")),
+        ),
+        (
+            "Fine.\nrating: **9.5** I think\nRefined answer:\nAs it is.",
+            Ok(("Fine.\nRating: 9.5", Verdict::Correct, "As it is.")),
+        ),
+        ("Fine.\nRating: 10", Ok(("Fine.\nRating: 10", Verdict::Correct, "given"))),
+        (
+            "Poor.\nRating: 2\nA better one.",
+            Ok(("Poor.\nRating: 2", Verdict::Incorrect, "A better one.")),
+        ),
+        ("Poor.\nRating: 2", Err("no refined reply")),
+        ("Poor.\nRating: low\nRefined answer:\nx", Err("no rating")),
+        ("Poor.\nRating: 11\nRefined answer:\nx", Err("no rating")),
+        ("Poor. Refined answer: x. Rating: 9", Err("no rating")),
+        ("Judgment: correct. Refined answer: x", Err("no rating")),
+    ] {
+        let found = read(&rating(), "given", &said(text));
+        let want = want.map(|(feedback, verdict, refined)| Annotation {
+            feedback: feedback.into(),
+            verdict,
+            refined: refined.into(),
+        });
+        assert_eq!(found, want, "{text}");
+    }
+}
+
+#[test]
+fn two_questions_ask_for_feedback_and_then_with_it_for_the_reply() {
+    let problem = Problem {
+        id: "p".into(),
+        question: "Write.".into(),
+        numbers: Vec::new(),
+        gold: None,
+        solution: Vec::new(),
+        worked: None,
+        fingerprint: String::new(),
+        labels: Default::default(),
+    };
+    let case = Case { problem: &problem, reply: "Text." };
+    let first = ask(FEEDBACK_PROMPT, &rating(), &case, "");
+    assert!(first.contains("\"Rating:\" and a rating from 1 to 10"), "{first}");
+    assert!(!first.contains("Refined answer"), "{first}");
+    let second = ask(REFINE_PROMPT, &rating(), &case, "Too short.");
+    assert!(second.contains("Assessment:\nToo short.\n"), "{second}");
+    assert!(second.ends_with("else a better one."), "{second}");
+    let math = ask(REFINE_PROMPT, &protocol(), &case, "Wrong.");
+    assert!(math.ends_with("in this form: Answer: <answer>"), "{math}");
+    let first = ask(FEEDBACK_PROMPT, &protocol(), &case, "");
+    assert!(first.contains("\"Judgment: incorrect\" if it does not"), "{first}");
+    let one = ask(RATING_PROMPT, &rating(), &case, "");
+    assert!(one.contains("\"Refined answer:\" on a line") && !one.contains('{'), "{one}");
+    let found = judged(&rating(), &said("Good. *Rating: 7*"));
+    assert_eq!(found, Ok(("Good.\nRating: 7".into(), Verdict::Incorrect)));
+    assert_eq!(judged(&rating(), &said("Good.")), Err("no rating"));
 }

@@ -7,12 +7,15 @@
 //! they stay as they were written, for models that read what people write.
 
 mod equation;
+mod instructions;
 mod text;
 
 use crate::base::failure::{Failure, Outcome};
+use crate::base::hash::Digest;
 use crate::base::spec::choice;
 use crate::record::{Operation, Problem};
 use equation::Term;
+pub(crate) use instructions::fastchat_answers;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +28,16 @@ choice! {
         MawpsCsv = "mawps-csv",
         /// One JSON value a line with `question` and `answer`; gold follows `####`.
         Gsm8kJsonl = "gsm8k-jsonl",
+        /// Questions of FastChat's judge, one JSON value a line with `question_id`, `category` and
+        /// `turns`: Vicuna's 80, MT-bench. The first turn is asked, as written whatever `mask`
+        /// says; there is no gold answer.
+        FastchatJsonl = "fastchat-jsonl",
+        /// Evol-Instruct's test set, one JSON value a line with `idx`, `Skill`, `Difficulty` and
+        /// `Instruction`, as written whatever `mask` says; there is no gold answer.
+        EvolInstructJsonl = "evol-instruct-jsonl",
+        /// One JSON list with `instruction`, `input` and `output`, as of Stanford Alpaca, as written
+        /// whatever `mask` says; there is no gold answer, the output is kept as a worked one.
+        AlpacaJson = "alpaca-json",
         /// Problems as this program writes them, one JSON value a line.
         ProblemsJsonl = "problems-jsonl",
     }
@@ -72,6 +85,9 @@ pub(crate) fn parse(format: Format, style: Style, text: &str) -> Outcome<Parsed>
         Format::SvampJson => svamp(text, style, &mut parsed)?,
         Format::MawpsCsv => mawps(text, style, &mut parsed)?,
         Format::Gsm8kJsonl => gsm8k(text, style, &mut parsed)?,
+        Format::FastchatJsonl => instructions::fastchat(text, &mut parsed)?,
+        Format::EvolInstructJsonl => instructions::evol_instruct(text, &mut parsed)?,
+        Format::AlpacaJson => instructions::alpaca(text, &mut parsed)?,
         Format::ProblemsJsonl => parsed.problems = lines(text)?,
     }
     let mut seen = BTreeSet::new();
@@ -268,9 +284,14 @@ fn problem(
     solution: Vec<Operation>,
 ) -> Problem {
     // Masked, two questions that differ in their numbers only are one.
-    let masked = text::masked(&question).0;
-    let fingerprint = crate::base::hash::Digest::of_blob(masked.as_bytes()).short();
-    Problem { id, question, numbers, gold: Some(gold), solution, worked: None, fingerprint }
+    let fingerprint = fingerprint(&text::masked(&question).0);
+    let (worked, labels) = (None, BTreeMap::new());
+    Problem { id, question, numbers, gold: Some(gold), solution, worked, fingerprint, labels }
+}
+
+/// What two questions share that are one.
+fn fingerprint(text: &str) -> String {
+    Digest::of_blob(text.as_bytes()).short()
 }
 
 #[cfg(test)]

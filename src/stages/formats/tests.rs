@@ -170,6 +170,17 @@ fn unreadable_rows_are_named() {
         ),
         (Format::ProblemsJsonl, "{\"id\": \"a\"}".to_owned(), "line 1: missing field `question`"),
         (
+            Format::FastchatJsonl,
+            "{\"question_id\": 1, \"category\": \"c\", \"turns\": []}".to_owned(),
+            "line 1: `turns` is empty",
+        ),
+        (
+            Format::EvolInstructJsonl,
+            "{\"idx\": 1, \"Skill\": \"s\", \"Difficulty\": 1}".to_owned(),
+            "line 1: missing field `Instruction`",
+        ),
+        (Format::AlpacaJson, "[{}]".to_owned(), "instruction 1: missing field `instruction`"),
+        (
             Format::ProblemsJsonl,
             "{\"id\": \"a\", \"question\": \"q\"}\n".repeat(2),
             "two problems are called `a`",
@@ -177,6 +188,67 @@ fn unreadable_rows_are_named() {
     ] {
         let said = refused(format, &text);
         assert!(said.contains(words), "`{said}` does not say `{words}`");
+    }
+}
+
+#[test]
+fn instructions_stay_as_they_are_written() {
+    let text = r#"{"question_id": 81, "category": "writing", "turns": ["Write 3 Haikus. ", "Again!"]}
+{"question_id": 82, "category": "math", "turns": ["Write 4 haikus."]}
+{"question_id": 83, "category": "math", "turns": ["write  4 Haikus ."]}"#;
+    let parsed = parse(Format::FastchatJsonl, Style::Masked, text).expect("parses");
+    assert_eq!(parsed.counts["further-turns-left-out"], 1);
+    let [first, second, third] = &parsed.problems[..] else { panic!("three rows") };
+    assert_eq!((first.id.as_str(), first.question.as_str()), ("question-81", "Write 3 Haikus."));
+    assert_eq!((first.gold, first.labels["category"].as_str()), (None, "writing"));
+    assert_ne!(first.fingerprint, second.fingerprint, "numbers tell instructions apart");
+    assert_eq!(second.fingerprint, third.fingerprint, "capitals and blanks do not");
+    let text = r#"{"idx": 7, "Skill": "Math", "Difficulty": 3, "Instruction": "Add\nthem"}"#;
+    let row = &problems(Format::EvolInstructJsonl, text)[0];
+    assert_eq!((row.id.as_str(), row.question.as_str()), ("evol-7", "Add\nthem"));
+    assert_eq!(row.labels["difficulty"], "03 of 10");
+    let text =
+        r#"[{"instruction": "Sum up.", "input": "A b.", "output": "A."}, {"instruction": "Go"}]"#;
+    let rows = problems(Format::AlpacaJson, text);
+    assert_eq!(
+        (rows[0].question.as_str(), rows[0].worked.as_deref()),
+        ("Sum up.\n\nA b.", Some("A."))
+    );
+    assert_eq!((rows[1].question.as_str(), rows[1].worked.as_deref()), ("Go", None));
+}
+
+#[test]
+fn published_replies_are_told_by_their_question() {
+    let row =
+        |id: &str, choices: &str| format!("{{\"question_id\": {id}, \"choices\": {choices}}}\n");
+    let one = r#"[{"index": 0, "turns": ["Hi.", "More."]}]"#;
+    let found = fastchat_answers(&(row("81", one) + &row("\"x\"", one))).expect("parses");
+    let named: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(named, ["question-81", "question-x"]);
+    assert_eq!(found["question-81"], "Hi.");
+    for (text, words) in [
+        (row("1", "[]"), "line 1: there is no first turn"),
+        (row("1", one) + &row("1", one), "line 2: a second reply to `question-1`"),
+    ] {
+        let said = fastchat_answers(&text).expect_err("is refused").chain().join(": ");
+        assert!(said.contains(words), "`{said}` does not say `{words}`");
+    }
+}
+
+/// The published sets, where a mirror of them is at hand.
+#[test]
+fn published_instructions_are_all_there() {
+    let Some(mirror) = crate::host::http::mirror() else { return };
+    for (format, path, count, categories) in [
+        (Format::FastchatJsonl, "vicuna_bench/question.jsonl", 80, 9),
+        (Format::FastchatJsonl, "mt_bench/question.jsonl", 80, 8),
+        (Format::EvolInstructJsonl, "evol_instruct/WizardLM_testset.jsonl", 218, 29),
+    ] {
+        let Ok(text) = std::fs::read_to_string(mirror.join(path)) else { continue };
+        let rows = problems(format, &text);
+        let found: BTreeSet<&str> =
+            rows.iter().map(|row| row.labels["category"].as_str()).collect();
+        assert_eq!((rows.len(), found.len()), (count, categories), "{path}");
     }
 }
 
