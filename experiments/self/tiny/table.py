@@ -1,6 +1,6 @@
 """One table of all that the tiny experiments found, beside what the paper is recalled to have:
 
-    for e in E01 E02 E03 E04 E05 E06 E07 E08 E09 E10 E13 E13-all E14 E17 E18; do
+    for e in E01 E02 E03 E04 E05 E06 E07 E08 E09 E10 E12 E13 E13-all E14 E17 E18; do
         rekindle run experiments/self/tiny/$e.toml
     done
     python experiments/self/tiny/table.py results/self-tiny > results/self-tiny/README.md
