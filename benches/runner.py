@@ -1,5 +1,5 @@
 """How long the runner itself takes: starting, planning, finding nothing to do,
-storing small results, hashing, going on after a kill; beside dvc, snakemake and
+storing small results, hashing, going on after a kill, looking for garbage; beside dvc, snakemake and
 redun on the common graph of N stages: one input of 1 MB, N/2 stages that read
 it, N/2 that read one of those, each `cat in > out`.
 
@@ -14,6 +14,7 @@ the page cache. Needs Linux and Python 3.11; standard library only.
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
@@ -254,6 +255,24 @@ def killed(bench, n=10_000):
           f"(least {show(min(times))}; bar: no-op + 50 ms).", flush=True)
 
 
+def collecting(bench, n):
+    """`gc --dry-run` in a store of n objects that nothing refers to, the most work for each."""
+    store = fresh(bench.work / "garbage")
+    (store / "VERSION").write_text("1\n")
+    for shelf in range(256):
+        (store / "objects" / f"{shelf:02x}").mkdir(parents=True)
+    for i in range(n):
+        name = hashlib.sha256(str(i).encode()).hexdigest()
+        (store / "objects" / name[:2] / name).touch()
+    command = [bench.rekindle, "gc", "--dry-run", "-q", "--store", store]
+    rows = [
+        ("all young", command, bench.work, None, ""),
+        ("all would go", [*command, "--older-than", "0"], bench.work, None, "≤ 5 s for a million"),
+    ]
+    table(f"`gc --dry-run`, {n:,} objects", rows, bench.repeats)
+    shutil.rmtree(store)
+
+
 def hashing(bench):
     """One file of 4 GiB in the store, read again, beside b3sum."""
     folder = fresh(bench.work / "large")
@@ -316,7 +335,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--common", type=int, nargs="*", default=[200])
-    parser.add_argument("--only", nargs="*", default=["start", "project", "small", "kill", "hash", "peers"])
+    parser.add_argument("--only", nargs="*", default=["start", "project", "small", "kill", "gc", "hash", "peers"])
+    parser.add_argument("--objects", type=int, default=1_000_000)
     bench = parser.parse_args()
     bench.rekindle = str(Path(bench.rekindle).resolve())
     names = ("dvc", "snakemake", "redun") if bench.peers else ()
@@ -331,6 +351,8 @@ def main():
         killed(bench)
     if "small" in bench.only:
         small(bench)
+    if "gc" in bench.only:
+        collecting(bench, bench.objects)
     if "hash" in bench.only:
         hashing(bench)
     if "peers" in bench.only:

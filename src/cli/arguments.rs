@@ -1,6 +1,13 @@
 //! What a person can type.
 
-use crate::{base::quantity::Bytes, cli::exit, manifest::Devices};
+use crate::{
+    base::quantity::Bytes,
+    cli::{
+        budget::{self, Budget},
+        exit,
+    },
+    manifest::Devices,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -105,10 +112,14 @@ pub(crate) enum Action {
     /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
     /// its files are.
     Export(ExportArguments),
+    /// Put a finished study into one file: records, contents, manifest, journals and report.
+    Pack(PackArguments),
+    /// Check such a file and take it into the store.
+    Unpack(UnpackArguments),
     /// Read every stored byte again; damaged results are put aside, and the next run makes them
-    /// anew.
-    Verify,
-    /// Take out of the store what nothing refers to any more.
+    /// anew. Or make some results again and compare.
+    Verify(VerifyArguments),
+    /// Take out of the store what nothing refers to any more, and what there is no room for.
     Gc(GcArguments),
     /// Print the JSON Schema of manifests, for editors.
     Schema,
@@ -166,6 +177,34 @@ pub(crate) struct RunArguments {
     /// graphics card, or all that compute. A step's `isolate` comes before it.
     #[arg(long, value_enum, default_value_t = Isolate::Cards, value_name = "WHICH")]
     pub(crate) isolate: Isolate,
+    /// Make again what was left out of a pack or taken out to save space, instead of waiting until a
+    /// step needs it.
+    #[arg(long)]
+    pub(crate) refill: bool,
+    /// Do not start what will probably take more than this: `5USD`, `2h`, `20GiB`; may be repeated. A
+    /// run that still goes on when its time is over stops as with Ctrl-C.
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) budget: Vec<Budget>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// With `--recompute`: the manifest whose steps are made again.
+    #[arg(requires = "recompute")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Make this share of a manifest's stored steps again, beside the store, and compare all bytes.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "manifest")]
+    pub(crate) recompute: Option<f64>,
+    /// Which steps: the same number takes the same ones again.
+    #[arg(long, value_name = "NUMBER", requires = "recompute")]
+    pub(crate) sample: Option<u64>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim().trim_end_matches('%').parse() {
+        Ok(value) if value > 0.0 && value <= 100.0 => Ok(value),
+        _ => Err("it is a share above 0 and up to 100, such as `5%`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +255,10 @@ pub(crate) struct GcArguments {
     /// Only show what would go.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Most bytes of stored contents, such as `20GiB`. What takes the least time to make again for
+    /// each byte goes first; records, metrics, scores, logs and dialogues stay in any case.
+    #[arg(long, value_name = "SIZE", value_parser = budget::bytes)]
+    pub(crate) budget: Option<u64>,
     /// Leave what was written in the last so many hours.
     #[arg(long, value_name = "HOURS", default_value_t = 24.0, value_parser = not_negative)]
     pub(crate) older_than: f64,
@@ -226,6 +269,30 @@ fn not_negative(text: &str) -> Result<f64, String> {
         Ok(value) if (0.0..1e6).contains(&value) => Ok(value),
         _ => Err("it must be a number from 0".to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArguments {
+    /// The manifest, a TOML file.
+    pub(crate) manifest: PathBuf,
+    /// File to write; the experiment's name with `.rkpack` if not given.
+    #[arg(short = 'o', long = "to", value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+    /// Leave the weights of models out; records, scores, dialogues and logs stay in.
+    #[arg(long)]
+    pub(crate) without_models: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpackArguments {
+    /// A file that `pack` wrote.
+    pub(crate) pack: PathBuf,
+    /// Folder for manifest and report, absent or empty; the experiment's name if not given.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) to: Option<PathBuf>,
+    /// Only check every byte of it; take and write nothing.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,9 @@
 //! The only floor that prints and reads the environment. It names no kind of stage,
 //! and no device but in `doctor`; those come in as a [`Program`].
 
+mod again;
 mod arguments;
+mod budget;
 mod console;
 mod doctor;
 pub mod exit;
@@ -13,6 +15,7 @@ mod graph;
 mod kinds;
 mod load;
 mod machine;
+mod pack;
 mod plan;
 mod report;
 mod run;
@@ -109,7 +112,14 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Doctor(doctor) if doctor.faults => faults::faults(program, options, doctor, &talk),
         Action::Doctor(doctor) => doctor::doctor(options, doctor, &talk),
         Action::Export(export) => export::export(program, options, export, &talk),
-        Action::Verify => upkeep::verify(options, &talk),
+        Action::Pack(pack) => pack::pack(program, options, pack, &talk),
+        Action::Unpack(unpack) => pack::unpack(options, unpack, &talk),
+        Action::Verify(verify) => match (&verify.manifest, verify.recompute) {
+            (Some(manifest), Some(share)) => {
+                again::recompute(program, options, manifest, share, verify.sample, &talk)
+            }
+            _ => upkeep::verify(options, &talk),
+        },
         Action::Gc(gc) => upkeep::gc(options, gc, &talk),
         Action::Schema => kinds::schema(program, &talk),
         Action::Kinds { name } => kinds::kinds(program, options, name.as_deref(), &talk),

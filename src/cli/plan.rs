@@ -1,21 +1,30 @@
 //! `plan`: what is stored, what would run and why, and how long it may take.
 
 use crate::{
-    base::text,
+    base::{failure::Outcome, hash::Digest, text},
     cli::{
-        Program, Stop,
+        Program, Stop, again,
         arguments::{ManifestArgument, Options},
         exit, kinds,
         load::{self, Loaded},
         standing::{self, Settled},
         talk::Talk,
     },
+    host::{clock, fs},
     plan::freshness::Freshness,
-    runner::judge::{Expected, Judge, forecast},
-    store::standing::{About, Stood},
+    runner::{
+        judge::{Expected, Judge, forecast},
+        outlook::{self, Outlook, Share},
+    },
+    store::{
+        Store, doubt,
+        history::History,
+        spread::Range,
+        standing::{About, Stood},
+    },
 };
 use serde_json::json;
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 /// What would be done now.
 pub(crate) fn expect(loaded: &Loaded, options: &Options) -> Result<Vec<Expected>, Stop> {
@@ -30,13 +39,20 @@ pub(crate) fn plan(
     argument: &ManifestArgument,
     talk: &Talk,
 ) -> Result<u8, Stop> {
-    if let Some(steps) = settled_steps(program, options, &argument.manifest) {
-        return tell_settled(&steps, talk);
+    if let Some(settled) = settled_steps(program, options, &argument.manifest) {
+        return tell_settled(&settled, talk);
     }
     let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let expected = expect(loaded, options)?;
+    let (store, history) = load::open_store(options)?;
+    let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
+    let expected = forecast(judge, &history)?;
+    let outlook = outlook(loaded, options, &expected, store.as_ref(), &history)?;
     if talk.json {
-        talk.json_data(&as_json(program, loaded, &expected))?;
+        let mut all = as_json(program, loaded, &expected);
+        if outlook.steps > 0 {
+            all["outlook"] = outlook_json(&outlook);
+        }
+        talk.json_data(&all)?;
         return Ok(exit::OK);
     }
     let rows: Vec<Vec<String>> = expected
@@ -64,7 +80,69 @@ pub(crate) fn plan(
         .collect();
     talk.data(&text::columns(&rows, &[]))?;
     talk.say(&totals(&expected));
+    tell_outlook(&outlook, jobs(options), &options.store).iter().for_each(|line| talk.say(line));
     Ok(exit::OK)
+}
+
+fn jobs(options: &Options) -> usize {
+    options.jobs.map_or_else(clock::cores, usize::from)
+}
+
+/// What a run would take now.
+pub(crate) fn outlook(
+    loaded: &Loaded,
+    options: &Options,
+    expected: &[Expected],
+    store: Option<&Store>,
+    history: &History,
+) -> Outcome<Outlook> {
+    let Loaded { plan, stages, .. } = loaded;
+    outlook::outlook(plan, stages, expected, store, history, jobs(options))
+}
+
+/// The outlook in lines; nothing where nothing is known.
+fn tell_outlook(outlook: &Outlook, jobs: usize, store: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut tell = |name: &str, share: &Share, say: &dyn Fn(f64) -> String, more: String| {
+        let Range { low, middle, high } = share.range;
+        if high > 0.0 {
+            let mut line = format!("  {name:<7} about {}", say(middle));
+            if say(low) != say(high) {
+                line += &format!(" ({} to {})", say(low), say(high));
+            }
+            lines.push(line + &more);
+        }
+    };
+    tell(
+        "time",
+        &outlook.wall,
+        &span,
+        match jobs {
+            1 => String::new(),
+            jobs => format!(", {jobs} steps at once"),
+        },
+    );
+    tell("tokens", &outlook.tokens, &|n| text::count(n as u64), String::new());
+    let bound = outlook.dollars_at_most.filter(|most| *most > 0.0);
+    let bound =
+        bound.map_or(String::new(), |most| format!(", by its own budgets at most ${most:.2}"));
+    tell("money", &outlook.dollars, &|n| format!("${n:.2}"), bound);
+    let free = fs::free(store).map_or(String::new(), |n| format!("; {} are free", text::bytes(n)));
+    tell("disk", &outlook.disk, &|n| text::bytes(n as u64), free);
+    lines
+}
+
+fn outlook_json(outlook: &Outlook) -> serde_json::Value {
+    let share = |share: &Share| {
+        let Range { low, middle, high } = share.range;
+        json!({ "low": low, "middle": middle, "high": high, "unknown-steps": share.unknown })
+    };
+    json!({
+        "steps": outlook.steps, "wall-seconds": share(&outlook.wall),
+        "work-seconds": share(&outlook.work), "tokens": share(&outlook.tokens),
+        "dollars": share(&outlook.dollars), "dollars-at-most": outlook.dollars_at_most,
+        "stored-bytes": share(&outlook.stored), "disk-bytes": share(&outlook.disk),
+    })
 }
 
 /// Standing and steps of a manifest, if it is known that all are stored.
@@ -72,18 +150,25 @@ fn settled_steps(
     program: &Program,
     options: &Options,
     manifest: &Path,
-) -> Option<(About, Vec<Stood>)> {
-    let Settled { standing, .. } = standing::settled(program, options, manifest)?;
-    let steps = standing.steps()?;
-    Some((standing.about, steps))
+) -> Option<(About, Vec<Stood>, BTreeSet<Digest>)> {
+    let Settled { store, standing } = standing::settled(program, options, manifest)?;
+    let (steps, doubts) = (standing.steps()?, doubt::all(&store).ok()?);
+    Some((standing.about, steps, doubts))
 }
 
-fn tell_settled((about, steps): &(About, Vec<Stood>), talk: &Talk) -> Result<u8, Stop> {
+fn tell_settled(
+    (about, steps, doubts): &(About, Vec<Stood>, BTreeSet<Digest>),
+    talk: &Talk,
+) -> Result<u8, Stop> {
+    let word = |one: &Stood| match doubts.contains(&one.key) {
+        true => again::DOUBTED,
+        false => "cached",
+    };
     if talk.json {
         let as_json = |one: &Stood| {
             let reads: Vec<_> = one.reads.iter().map(|&step| steps[step].title.as_str()).collect();
             json!({
-                "step": one.title, "kind": one.kind, "state": "cached", "because": "cached",
+                "step": one.title, "kind": one.kind, "state": "cached", "because": word(one),
                 "key": one.key, "reads": reads, "estimated-seconds": one.estimate,
             })
         };
@@ -93,7 +178,7 @@ fn tell_settled((about, steps): &(About, Vec<Stood>), talk: &Talk) -> Result<u8,
         )?;
         return Ok(exit::OK);
     }
-    let row = |one: &Stood| vec![one.title.clone(), "cached".to_owned(), String::new()];
+    let row = |one: &Stood| vec![one.title.clone(), word(one).to_owned(), String::new()];
     talk.data(&text::columns(&steps.iter().map(row).collect::<Vec<_>>(), &[]))?;
     talk.say(&all_cached(steps.len() as u64));
     Ok(exit::OK)
@@ -106,6 +191,7 @@ fn all_cached(steps: u64) -> String {
 /// The state of a step in one phrase.
 pub(crate) fn phrase(program: &Program, loaded: &Loaded, step: usize, one: &Expected) -> String {
     match &one.freshness {
+        Freshness::Fresh if one.doubted => again::DOUBTED.to_owned(),
         Freshness::Fresh => "cached".to_owned(),
         Freshness::Stale(reason) => {
             let kind = &loaded.plan.steps[step].shape.kind;

@@ -9,7 +9,7 @@ use crate::{
         text,
     },
     cli::{
-        Program, Stop,
+        Program, Stop, again,
         arguments::{Check, Options, ReportArguments},
         exit,
         load::{self, Loaded},
@@ -21,6 +21,7 @@ use crate::{
         collected::{Collected, CollectedArm, CollectedFile, CollectedOutput, CollectedStep},
         verdicts::{self, Holds, Verdict},
     },
+    runner::judge::Expected,
     store::{
         Store,
         record::{ActionRecord, Output},
@@ -37,31 +38,9 @@ pub(crate) fn report(
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let expected = expect(loaded, options)?;
-    let missing: Vec<&str> = expected
-        .iter()
-        .zip(&loaded.plan.steps)
-        .filter(|(one, _)| one.verdict.as_ref().is_none_or(|verdict| verdict.found.is_err()))
-        .map(|(_, step)| step.title.as_str())
-        .collect();
-    if !missing.is_empty() {
-        let failure = Failure::input(format!(
-            "{} not done: {}",
-            text::plural(missing.len() as u64, "step"),
-            text::list(missing.iter().take(5).copied())
-        ));
-        let hint = format!(
-            "`rekindle run {}` does what is missing and then writes the report",
-            loaded.manifest
-        );
-        return Err(Stop::Failed(failure.hint(hint)));
-    }
-    let records: Vec<_> = expected
-        .into_iter()
-        .map(|one| one.verdict.and_then(|verdict| verdict.found.ok()))
-        .collect();
-    let Some(store) = Store::open_existing(&options.store)? else { return Ok(exit::OK) };
+    let (store, records) = finished(loaded, options)?;
     let written = write(program, loaded, &store, &records, made_of(loaded, &records))?;
+    again::tell_doubts(&store, &mut records.iter().flatten().map(|record| record.key), talk)?;
     talk.say(&written);
     let mut answer = serde_json::json!({ "results": loaded.results() });
     let mut code = exit::OK;
@@ -98,6 +77,41 @@ fn fails(check: Check, holds: Holds) -> bool {
     match check {
         Check::Contradicted => holds == Holds::No,
         Check::All => holds != Holds::Yes,
+    }
+}
+
+/// The records of an experiment, by step.
+pub(crate) type Records = Vec<Option<Box<ActionRecord>>>;
+
+/// The records of an experiment all of whose steps are done, by step.
+///
+/// # Errors
+/// When one is not.
+pub(crate) fn finished(loaded: &Loaded, options: &Options) -> Result<(Store, Records), Stop> {
+    let expected = expect(loaded, options)?;
+    let missing: Vec<&str> = expected
+        .iter()
+        .zip(&loaded.plan.steps)
+        .filter(|(one, _)| one.verdict.as_ref().is_none_or(|verdict| verdict.found.is_err()))
+        .map(|(_, step)| step.title.as_str())
+        .collect();
+    let store = Store::open_existing(&options.store)?;
+    match store {
+        Some(store) if missing.is_empty() => {
+            let found = |one: Expected| one.verdict.and_then(|verdict| verdict.found.ok());
+            Ok((store, expected.into_iter().map(found).collect()))
+        }
+        _ => {
+            let failure = Failure::input(format!(
+                "{} not done: {}",
+                text::plural(missing.len() as u64, "step"),
+                text::list(missing.iter().take(5).copied())
+            ));
+            Err(Stop::Failed(failure.hint(format!(
+                "`rekindle run {}` does what is missing and then writes the report",
+                loaded.manifest
+            ))))
+        }
     }
 }
 
@@ -153,6 +167,25 @@ pub(crate) fn made_of(loaded: &Loaded, records: &[Option<Box<ActionRecord>>]) ->
     hasher.finish()
 }
 
+/// The files of the report: name and content.
+///
+/// # Errors
+/// When results cannot be read.
+pub(crate) fn files(
+    program: &Program,
+    loaded: &Loaded,
+    store: &Store,
+    records: &[Option<Box<ActionRecord>>],
+) -> Outcome<Vec<(String, String)>> {
+    let collected = collect(loaded, store, records)?;
+    let mut files = (program.render)(&collected);
+    files.extend(manifests(loaded));
+    match files.iter().find(|(name, _)| !fs::is_plain_name(name)) {
+        Some((name, _)) => Err(Failure::bug(format!("a report file cannot be called `{name}`"))),
+        None => Ok(files),
+    }
+}
+
 /// Renders the report into the folder of results; says what was written.
 ///
 /// # Errors
@@ -164,9 +197,7 @@ fn write(
     records: &[Option<Box<ActionRecord>>],
     made_of: Digest,
 ) -> Outcome<String> {
-    let collected = collect(loaded, store, records)?;
-    let mut files = (program.render)(&collected);
-    files.extend(manifests(loaded));
+    let files = files(program, loaded, store, records)?;
     let folder = loaded.results();
     let unwritable = |failure: Failure| {
         failure.hint(format!(
@@ -175,9 +206,6 @@ fn write(
     };
     let mut changed = 0;
     for (name, content) in &files {
-        if !fs::is_plain_name(name) {
-            return Err(Failure::bug(format!("a report file cannot be called `{name}`")));
-        }
         let path = Path::new(&folder).join(name);
         fs::create_folder(path.parent().unwrap_or(Path::new("."))).map_err(unwritable)?;
         changed +=

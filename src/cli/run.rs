@@ -1,15 +1,16 @@
 //! `run`: read, plan, drive, report.
 
 use crate::{
-    base::{failure::Failure, text},
+    base::{failure::Failure, hash::Digest, text},
     cli::{
-        Program, Stop,
+        Program, Stop, again,
         arguments::{Isolate, Options, RunArguments},
+        budget,
         console::Console,
         exit, kinds,
         load::{self, Loaded},
         machine,
-        plan::span,
+        plan::{self, expect, span},
         report,
         standing::{self, Settled},
         talk::Talk,
@@ -33,7 +34,10 @@ pub(crate) fn run(
     arguments: &RunArguments,
     talk: &Talk,
 ) -> Result<u8, Stop> {
-    if !arguments.verify && stands(program, options, &arguments.manifest, talk)? {
+    if !arguments.verify
+        && !arguments.refill
+        && stands(program, options, &arguments.manifest, talk)?
+    {
         return Ok(exit::OK);
     }
     let since = standing::now();
@@ -41,10 +45,24 @@ pub(crate) fn run(
     machine::refuse(loaded, options)?;
     let store = Store::open(&options.store)?;
     let mut history = History::read(&store)?;
+    let budgets = &arguments.budget;
+    if !budgets.is_empty() {
+        let expected = expect(loaded, options)?;
+        let outlook = plan::outlook(loaded, options, &expected, Some(&store), &history)?;
+        budget::check(budgets, &outlook)?;
+    }
+    if arguments.refill {
+        for one in expect(loaded, options)? {
+            if let Some(record) = one.verdict.and_then(|verdict| verdict.found.ok()) {
+                store.want_back(&record)?;
+            }
+        }
+    }
     let stop = StopFlag::default();
     signal::watch(stop.clone(), exit::INTERRUPTED.into(), || {
         Talk::stderr("stopping: running steps save what they have; once more to leave at once");
     })?;
+    budget::keep_time(budgets, &stop, *talk);
     let default = |kind: &str, path: &str| kinds::default_of(program, kind, path);
     if loaded.plan.steps.iter().any(|step| step.shape.numerics.is_some()) {
         talk.say(&format!("device: {}", (program.device_name)(&loaded.device)?));
@@ -73,6 +91,8 @@ pub(crate) fn run(
     console.close();
     let (finished, written) = gone?;
     let whole = written.is_some();
+    let keys: Vec<Digest> = finished.records.iter().flatten().map(|record| record.key).collect();
+    again::tell_doubts(&store, &mut keys.into_iter(), talk)?;
     let ending = Ending::of(loaded, &finished, written);
     tell(&ending, options, talk)?;
     Ok(code(&finished, whole))
@@ -149,6 +169,11 @@ fn stands(
     let Some(Settled { store, standing }) = standing::settled(program, options, manifest) else {
         return Ok(false);
     };
+    let mut keys = Vec::new();
+    if store.root().join("doubts").exists() {
+        let Some(steps) = standing.steps() else { return Ok(false) };
+        keys.extend(steps.iter().map(|step| step.key));
+    }
     let about = standing.about;
     let Some(written) = report::as_it_was(&store, &about.results, about.report) else {
         return Ok(false);
@@ -157,6 +182,7 @@ fn stands(
         talk.say(&format!("device: {}", (program.device_name)(&about.device)?));
     }
     store.sweep()?;
+    again::tell_doubts(&store, &mut keys.into_iter(), talk)?;
     let ending = Ending {
         experiment: about.experiment,
         manifest: manifest.display().to_string(),

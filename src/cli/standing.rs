@@ -27,6 +27,13 @@ pub(crate) struct Settled {
 
 /// The standing of a manifest, if it is known that all its steps are stored.
 pub(crate) fn settled(program: &Program, options: &Options, manifest: &Path) -> Option<Settled> {
+    let known = remembered(program, options, manifest)?;
+    known.standing.holds(&known.store).then_some(known)
+}
+
+/// The standing of a manifest, if the same was asked for then; whether records
+/// and objects are still there is not looked at.
+pub(crate) fn remembered(program: &Program, options: &Options, manifest: &Path) -> Option<Settled> {
     let store = Store::open_existing(&options.store).ok()??;
     let standing = Standing::read(&store, manifest)?;
     let about = &standing.about;
@@ -39,7 +46,7 @@ pub(crate) fn settled(program: &Program, options: &Options, manifest: &Path) -> 
     let holds = about.asked == asked(options, manifest)?
         && about.sources.iter().all(same_text)
         && about.classes.iter().all(same_class)
-        && standing.holds(&store);
+        && standing.knows_history(&store);
     holds.then_some(Settled { store, standing })
 }
 

@@ -1,9 +1,9 @@
 //! `status`: how each step stands now, and what the last run did to it.
 
 use crate::{
-    base::text,
+    base::{hash::Digest, text},
     cli::{
-        Program, Stop,
+        Program, Stop, again,
         arguments::{ManifestArgument, Options},
         exit,
         load::{self, Loaded},
@@ -14,12 +14,13 @@ use crate::{
     host::clock,
     runner::judge::{Expected, Judge, forecast},
     store::{
+        doubt,
         journal::{self, Note, Timed},
         standing::Stood,
     },
 };
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn status(
     program: &Program,
@@ -31,7 +32,9 @@ pub(crate) fn status(
     let settled = known.and_then(|one| Some((one.standing.steps()?, one)));
     let (experiment, store, steps) = match settled {
         Some((steps, Settled { store, standing })) => {
-            let steps = steps.into_iter().map(Row::stood).collect();
+            let doubts = doubt::all(&store)?;
+            let row = |one: Stood| Row::stood(one, &doubts);
+            let steps = steps.into_iter().map(row).collect();
             (standing.about.experiment, Some(store), steps)
         }
         None => {
@@ -87,9 +90,10 @@ struct Row {
 }
 
 impl Row {
-    fn stood(step: Stood) -> Row {
-        let Stood { title, seconds, metrics, .. } = step;
-        Row { title, now: "cached".to_owned(), seconds: Some(seconds), metrics: Some(metrics) }
+    fn stood(step: Stood, doubts: &BTreeSet<Digest>) -> Row {
+        let Stood { title, seconds, metrics, key, .. } = step;
+        let now = if doubts.contains(&key) { again::DOUBTED } else { "cached" };
+        Row { title, now: now.to_owned(), seconds: Some(seconds), metrics: Some(metrics) }
     }
 
     fn expected(program: &Program, loaded: &Loaded, step: usize, one: &Expected) -> Row {

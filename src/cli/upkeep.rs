@@ -7,10 +7,14 @@ use crate::{
         Stop,
         arguments::{GcArguments, Options},
         exit,
+        plan::span,
         talk::Talk,
     },
     host::clock::Throttle,
-    store::Store,
+    store::{
+        Store,
+        room::{Leaving, Room},
+    },
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -77,6 +81,10 @@ pub(crate) fn gc(options: &Options, arguments: &GcArguments, talk: &Talk) -> Res
         store.sweep()?;
         store.take_out(&garbage)?;
     }
+    let room = arguments.budget.map(|budget| store.room(budget, grace)).transpose()?;
+    if let Some(room) = room.as_ref().filter(|_| !arguments.dry_run) {
+        store.make_room(room)?;
+    }
     for one in &garbage {
         let path = one.path.strip_prefix(store.root()).unwrap_or(&one.path);
         talk.say(&format!("{:>10}  {}", text::bytes(one.bytes), path.display()));
@@ -84,9 +92,46 @@ pub(crate) fn gc(options: &Options, arguments: &GcArguments, talk: &Talk) -> Res
     let verb = if arguments.dry_run { "would go" } else { "gone" };
     let count = text::plural(garbage.len() as u64, "thing");
     talk.say(&format!("{count} that nothing refers to, {}: {verb}", text::bytes(bytes)));
+    let kept = room.as_ref().is_none_or(|room| tell_room(room, arguments, talk));
     if talk.json {
         let paths: Vec<_> = garbage.iter().map(|one| one.path.display().to_string()).collect();
-        talk.json_data(&json!({ "dry-run": arguments.dry_run, "bytes": bytes, "paths": paths }))?;
+        let mut all = json!({ "dry-run": arguments.dry_run, "bytes": bytes, "paths": paths });
+        if let Some(room) = &room {
+            let as_json = |one: &Leaving| json!({ "step": one.step, "bytes": one.bytes, "seconds-to-make-again": one.seconds });
+            all["room"] = json!({
+                "before": room.before, "after": room.after,
+                "leaving": room.leaving.iter().map(as_json).collect::<Vec<_>>(),
+            });
+        }
+        talk.json_data(&all)?;
     }
-    Ok(exit::OK)
+    Ok(if kept { exit::OK } else { exit::ENVIRONMENT })
+}
+
+/// Tells what goes to keep a budget, and whether it is kept.
+fn tell_room(room: &Room, arguments: &GcArguments, talk: &Talk) -> bool {
+    for one in &room.leaving {
+        let size = text::bytes(one.bytes);
+        talk.say(&format!("{size:>10}  `{}`, {} to make again", one.step, span(one.seconds)));
+    }
+    let seconds: f64 = room.leaving.iter().map(|one| one.seconds).sum();
+    let verb = if arguments.dry_run { "would go" } else { "gone" };
+    talk.say(&format!(
+        "contents of {}, {} of {}: {verb}; {} to make all of them again, which happens when a step \
+         reads them or with `run --refill`",
+        text::plural(room.leaving.len() as u64, "result"),
+        text::bytes(room.before - room.after),
+        text::bytes(room.before),
+        span(seconds),
+    ));
+    let kept = arguments.budget.is_none_or(|budget| room.after <= budget);
+    if !kept {
+        talk.must_say(&format!(
+            "{} are left, more than the budget: what came from outside, is in doubt, is evidence, or \
+             was written in the last {} hours stays",
+            text::bytes(room.after),
+            arguments.older_than,
+        ));
+    }
+    kept
 }

@@ -2,13 +2,17 @@
 //! step that is up to date, where its result came from.
 
 use crate::{
-    base::{failure::Failure, hash::Digest, text},
+    base::{
+        failure::{Failure, Outcome},
+        hash::Digest,
+        text,
+    },
     cli::{
-        Program, Stop,
+        Program, Stop, again,
         arguments::{Options, WhyArguments},
         exit, kinds,
         load::{self, Loaded},
-        plan::{expect, phrase, span},
+        plan::{phrase, span},
         standing::{self, Settled},
         talk::Talk,
     },
@@ -18,8 +22,8 @@ use crate::{
         freshness::{Change, Freshness, Reason},
         matching,
     },
-    runner::judge::Expected,
-    store::record::ActionRecord,
+    runner::judge::{Expected, Judge, forecast, forecast_behind},
+    store::{Lookup, Store, record::ActionRecord, standing::Stood},
 };
 use serde_json::json;
 
@@ -43,15 +47,30 @@ pub(crate) fn why(
             titles,
         ))));
     }
-    let expected = expect(loaded, options)?;
+    let (store, history) = load::open_store(options)?;
+    // Where something is out, who reads a step matters too.
+    let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
+    let expected: Vec<Option<Expected>> = match store.as_ref().is_some_and(Store::has_any_out) {
+        true => forecast(judge, &history)?.into_iter().map(Some).collect(),
+        false => forecast_behind(judge, &history, &steps)?,
+    };
+    let known = |step: usize| expected[step].as_ref().expect("it was asked for");
     if talk.json {
-        let steps: Vec<_> =
-            steps.iter().map(|&step| as_json(loaded, step, &expected[step])).collect();
+        let steps: Vec<_> = steps.iter().map(|&step| as_json(loaded, step, known(step))).collect();
         talk.json_data(&json!({ "steps": steps }))?;
         return Ok(exit::OK);
     }
-    let texts: Vec<String> =
-        steps.iter().map(|&step| explain(program, loaded, step, &expected)).collect();
+    let mut texts = Vec::new();
+    for &step in &steps {
+        let mut text = explain(program, loaded, step, &expected);
+        let one = known(step);
+        if let (true, Some(verdict)) = (one.doubted, &one.verdict)
+            && let Some(store) = &store
+        {
+            text += &again::doubt_of(store, &verdict.key)?;
+        }
+        texts.push(text);
+    }
     talk.data(&texts.join("\n"))?;
     Ok(exit::OK)
 }
@@ -63,7 +82,7 @@ fn why_settled(
     arguments: &WhyArguments,
     talk: &Talk,
 ) -> Result<Option<u8>, Stop> {
-    let known = standing::settled(program, options, &arguments.manifest);
+    let known = standing::remembered(program, options, &arguments.manifest);
     let Some((steps, Settled { store, .. })) =
         known.and_then(|one| Some((one.standing.steps()?, one)))
     else {
@@ -78,6 +97,9 @@ fn why_settled(
     if meant.is_empty() {
         return Ok(None);
     }
+    if !is_stored(&store, &steps, &meant)? {
+        return Ok(None);
+    }
     let meant = meant.into_iter().map(|step| &steps[step]);
     if talk.json {
         let steps: Vec<_> = meant.map(|one| stored_json(&one.title, Some(one.key))).collect();
@@ -87,10 +109,38 @@ fn why_settled(
     let mut texts = Vec::new();
     for one in meant {
         let Some(record) = store.record(&one.key)? else { return Ok(None) };
-        texts.push(up_to_date(&one.title, Some(&record)));
+        texts.push(up_to_date(&one.title, Some(&record), &again::doubt_of(&store, &one.key)?));
     }
     talk.data(&texts.join("\n"))?;
     Ok(Some(exit::OK))
+}
+
+/// Whether these steps, and all that is behind them, are stored, each made of
+/// what the others came to.
+fn is_stored(store: &Store, steps: &[Stood], meant: &[usize]) -> Outcome<bool> {
+    let mut records: Vec<Option<Box<ActionRecord>>> = steps.iter().map(|_| None).collect();
+    let mut open = meant.to_vec();
+    while let Some(step) = open.pop() {
+        let Some(stood) = steps.get(step) else { return Ok(false) };
+        if records[step].is_none() {
+            let Lookup::Hit(record) = store.look_up(&stood.key, false)? else { return Ok(false) };
+            records[step] = Some(record);
+            open.extend(&stood.reads);
+        }
+    }
+    let fits = |(record, stood): (&Option<Box<ActionRecord>>, &Stood)| {
+        let Some(record) = record else { return true };
+        let behind: Vec<String> = stood
+            .reads
+            .iter()
+            .filter_map(|&step| records[step].as_ref())
+            .flat_map(|maker| maker.outputs.iter().map(|output| output.digest.to_string()))
+            .collect();
+        let read = record.identity.lines().filter(|line| line.starts_with("input."));
+        let mut read = read.filter_map(|line| line.split_once(" = "));
+        read.all(|(_, digest)| behind.iter().any(|one| one == digest))
+    };
+    Ok(records.iter().zip(steps).all(fits))
 }
 
 fn stored_json(title: &str, key: Option<Digest>) -> serde_json::Value {
@@ -99,13 +149,18 @@ fn stored_json(title: &str, key: Option<Digest>) -> serde_json::Value {
     })
 }
 
-fn explain(program: &Program, loaded: &Loaded, step: usize, expected: &[Expected]) -> String {
-    let one = &expected[step];
+fn explain(
+    program: &Program,
+    loaded: &Loaded,
+    step: usize,
+    expected: &[Option<Expected>],
+) -> String {
+    let Some(one) = &expected[step] else { return String::new() };
     let title = &loaded.plan.steps[step].title;
     match &one.freshness {
         Freshness::Fresh => {
             let found = one.verdict.as_ref().map(|verdict| verdict.found.as_ref());
-            up_to_date(title, found.and_then(Result::ok).map(|record| &**record))
+            up_to_date(title, found.and_then(Result::ok).map(|record| &**record), "")
         }
         Freshness::Stale(Reason::Changed(changes)) => {
             let kind = &loaded.plan.steps[step].shape.kind;
@@ -141,23 +196,23 @@ fn explain(program: &Program, loaded: &Loaded, step: usize, expected: &[Expected
 }
 
 /// The steps that must run and that keep `step` waiting.
-fn roots(loaded: &Loaded, step: usize, expected: &[Expected]) -> Vec<usize> {
+fn roots(loaded: &Loaded, step: usize, expected: &[Option<Expected>]) -> Vec<usize> {
     let (mut open, mut seen, mut roots) = (vec![step], vec![false; expected.len()], Vec::new());
     while let Some(step) = open.pop() {
         if std::mem::replace(&mut seen[step], true) {
             continue;
         }
-        match &expected[step].freshness {
-            Freshness::Fresh => {}
-            Freshness::Stale(_) => roots.push(step),
-            Freshness::Waits(on) => open.extend(on),
+        match expected[step].as_ref().map(|one| &one.freshness) {
+            None | Some(Freshness::Fresh) => {}
+            Some(Freshness::Stale(_)) => roots.push(step),
+            Some(Freshness::Waits(on)) => open.extend(on),
         }
     }
     roots.sort_by_key(|&root| loaded.plan.steps[root].source);
     roots
 }
 
-fn up_to_date(title: &str, record: Option<&ActionRecord>) -> String {
+fn up_to_date(title: &str, record: Option<&ActionRecord>, doubt: &str) -> String {
     let Some(record) = record else {
         return format!("`{title}` is up to date\n");
     };
@@ -171,7 +226,7 @@ fn up_to_date(title: &str, record: Option<&ActionRecord>) -> String {
         span(made.seconds),
         record.key,
         record.identity.lines().map(|line| format!("    {line}\n")).collect::<String>()
-    )
+    ) + doubt
 }
 
 fn place(loaded: &Loaded, change: &Change) -> Option<String> {

@@ -124,11 +124,21 @@ pub fn mark(path: &Path) -> Option<Mark> {
     })
 }
 
-/// How long ago a file or folder was last written; `None` where there is none.
-/// A time in the future is no time ago.
-pub fn age(path: &Path) -> Option<std::time::Duration> {
-    let written = fs::symlink_metadata(path).ok()?.modified().ok()?;
-    Some(written.elapsed().unwrap_or_default())
+/// Bytes that are free where a file would be; the nearest folder above it that
+/// is there is asked.
+pub fn free(path: &Path) -> Option<u64> {
+    let whole = std::path::absolute(path).ok()?;
+    let there = whole.ancestors().find(|path| path.exists())?;
+    let system = rustix::fs::statvfs(there).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// How long ago a file or folder was last written, and the bytes of a file;
+/// `None` where there is none. A time in the future is no time ago.
+pub fn age(path: &Path) -> Option<(std::time::Duration, Option<u64>)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let age = meta.modified().ok()?.elapsed().unwrap_or_default();
+    Some((age, meta.is_file().then_some(meta.len())))
 }
 
 /// Writes a file so that others see all of it or nothing: `temporary` (on the
@@ -258,6 +268,34 @@ pub fn digest(path: &Path) -> Outcome<(u64, Digest)> {
         }
         hasher.update(&buffer[..n]);
         size += n as u64;
+    }
+}
+
+/// A reader that takes size and digest of what goes through it.
+pub struct Hashed<R> {
+    inner: R,
+    size: u64,
+    hasher: Hasher,
+}
+
+impl<R: Read> Hashed<R> {
+    /// Nothing has gone through yet.
+    pub fn new(inner: R) -> Hashed<R> {
+        Hashed { inner, size: 0, hasher: Hasher::blob() }
+    }
+
+    /// Size and digest of what went through.
+    pub fn finish(self) -> (u64, Digest) {
+        (self.size, self.hasher.finish())
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
     }
 }
 

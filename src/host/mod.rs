@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of experiments, stores or models.
 
+pub mod archive;
 pub mod chat;
 pub mod clock;
 pub mod disk;

@@ -1,6 +1,7 @@
 //! The annotator: whoever stands where GPT-4 stands in the paper. Gets
 //! problems and replies, writes feedback, verdicts and refined replies.
 
+use super::api::Api;
 use super::assessor::Assessor;
 use super::reference::Reference;
 use crate::base::failure::Outcome;
@@ -61,6 +62,11 @@ pub trait Annotator {
         cases: &[Case],
         desk: &dyn Desk,
     ) -> Outcome<Vec<Remark>>;
+
+    /// The server it asks, if it asks one.
+    fn asks(&self) -> Option<&Api> {
+        None
+    }
 }
 
 one_of! {

@@ -178,6 +178,13 @@ impl Api {
         replies.into_iter().map(|reply| reply.ok_or_else(lost)).collect()
     }
 
+    /// Dollars that all questions of one step cost at most: 0 where there is no price,
+    /// none where there is no bound.
+    pub fn at_most(&self) -> Option<f64> {
+        let is_free = self.price_read == 0.0 && self.price_written == 0.0;
+        if is_free { Some(0.0) } else { (self.budget > 0.0).then_some(self.budget) }
+    }
+
     /// One file for each server and model.
     fn book_name(&self) -> String {
         let about = format!("{}\n{}", self.base_url, self.model);

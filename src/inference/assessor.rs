@@ -145,6 +145,10 @@ impl Annotator for Assessor {
             Calls::Two => self.in_two(protocol, cases, desk),
         }
     }
+
+    fn asks(&self) -> Option<&Api> {
+        Some(&self.api)
+    }
 }
 
 impl Assessor {

@@ -29,6 +29,11 @@ pub trait Judging {
     /// # Errors
     /// When whoever judges cannot be reached or paid, or a person asked to stop.
     fn judge(&self, rubric: &Rubric, asked: &[Asked], desk: &dyn Desk) -> Outcome<Vec<Reply>>;
+
+    /// The server it asks, if it asks one.
+    fn asks(&self) -> Option<&Api> {
+        None
+    }
 }
 
 one_of! {
@@ -118,6 +123,10 @@ impl Judging for ModelJudge {
             None => Err("no verdict"),
         };
         self.api.converse(&questions, &usable, desk)
+    }
+
+    fn asks(&self) -> Option<&Api> {
+        Some(&self.api)
     }
 }
 

@@ -150,7 +150,7 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
 }
 
 /// The 97.5 % quantile of Student's t with `degrees` degrees of freedom.
-pub(super) fn student(degrees: usize) -> f64 {
+pub fn student(degrees: usize) -> f64 {
     // Table values; beyond it the expansion of Abramowitz and Stegun, 26.7.5.
     const TABLE: [f64; 10] =
         [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];

@@ -118,17 +118,7 @@ impl Attempt<'_> {
             stop: self.stop.clone(),
             listener,
         })?;
-        let shape = &self.step.shape;
-        let job = Job {
-            title: &self.step.title,
-            kind: &shape.kind,
-            parameters: &shape.parameters,
-            numerics: shape.numerics.as_deref(),
-            stage: &*self.ready.stage,
-            store: store.root(),
-            place: self.ready.place,
-            execution: Some(&self.ready.execution),
-        };
+        let job = Job::of(self.step, self.ready, store.root());
         if let Err(failure) = executor.execute(&job, &work) {
             // The failure is told; what is left of the attempt goes with the next `sweep`.
             let _ = fs::remove_folder(&folder);

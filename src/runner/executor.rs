@@ -3,8 +3,9 @@
 
 use crate::{
     base::failure::{Failure, Outcome},
+    plan::Step,
     stages::{
-        kind::{Execution, Place, Stage},
+        kind::{Execution, Place, Ready, Stage},
         work::Work,
     },
 };
@@ -35,6 +36,21 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
+    /// A step's stage.
+    pub fn of(step: &'a Step, ready: &'a Ready, store: &'a Path) -> Job<'a> {
+        let shape = &step.shape;
+        Job {
+            title: &step.title,
+            kind: &shape.kind,
+            parameters: &shape.parameters,
+            numerics: shape.numerics.as_deref(),
+            stage: &*ready.stage,
+            store,
+            place: ready.place,
+            execution: Some(&ready.execution),
+        }
+    }
+
     /// A stage that is to be run right here.
     pub fn of_stage(title: &'a str, stage: &'a dyn Stage) -> Job<'a> {
         Job {

@@ -8,7 +8,7 @@ use crate::{
         freshness::{Freshness, Reason, changes},
         identity,
     },
-    store::{Lookup, Store, history::History, record::ActionRecord},
+    store::{Lookup, Store, doubt, history::History, record::ActionRecord},
 };
 
 /// What is known of a step whose inputs are settled.
@@ -92,6 +92,8 @@ pub struct Expected {
     pub verdict: Option<Verdict>,
     /// Seconds it probably takes, where anything like it ran before.
     pub estimate: Option<f64>,
+    /// Whether its result came out otherwise when it was made again.
+    pub doubted: bool,
 }
 
 /// What is to be expected of every step, without doing anything.
@@ -99,9 +101,46 @@ pub struct Expected {
 /// # Errors
 /// When the store cannot be read.
 pub fn forecast(judge: Judge<'_>, history: &History) -> Outcome<Vec<Expected>> {
+    let all = vec![true; judge.plan.steps.len()];
+    let expected = forecast_some(judge, history, &all)?;
+    let mut expected: Vec<Expected> =
+        expected.into_iter().map(|one| one.expect("all were asked for")).collect();
+    if let Some(store) = judge.store.filter(|store| store.has_any_out()) {
+        call_back(judge.plan, store, &mut expected);
+    }
+    Ok(expected)
+}
+
+/// What is to be expected of these steps and of all that is behind them; nothing
+/// else is looked at.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn forecast_behind(
+    judge: Judge<'_>,
+    history: &History,
+    steps: &[usize],
+) -> Outcome<Vec<Option<Expected>>> {
+    let mut wanted = vec![false; judge.plan.steps.len()];
+    let mut open = steps.to_vec();
+    while let Some(step) = open.pop() {
+        if !std::mem::replace(&mut wanted[step], true) {
+            open.extend(judge.plan.steps[step].inputs.iter().map(|input| input.step));
+        }
+    }
+    forecast_some(judge, history, &wanted)
+}
+
+/// What is to be expected of the steps that are wanted, with all that is behind each.
+fn forecast_some(
+    judge: Judge<'_>,
+    history: &History,
+    wanted: &[bool],
+) -> Outcome<Vec<Option<Expected>>> {
     let plan = judge.plan;
+    let doubts = judge.store.map(doubt::all).transpose()?.unwrap_or_default();
     let mut expected: Vec<Option<Expected>> = plan.steps.iter().map(|_| None).collect();
-    for &step in &plan.order {
+    for &step in plan.order.iter().filter(|&&step| wanted[step]) {
         let planned = &plan.steps[step];
         let record = |from: usize| {
             let expected: Option<&Expected> = expected[from].as_ref();
@@ -129,9 +168,30 @@ pub fn forecast(judge: Judge<'_>, history: &History) -> Outcome<Vec<Expected>> {
             Some(Verdict { found: Err(reason), .. }) => Freshness::Stale(reason.clone()),
         };
         let estimate = estimate(plan, step, history);
-        expected[step] = Some(Expected { freshness, verdict, estimate });
+        let doubted = verdict.as_ref().is_some_and(|verdict| doubts.contains(&verdict.key));
+        expected[step] = Some(Expected { freshness, verdict, estimate, doubted });
     }
-    Ok(expected.into_iter().map(|one| one.expect("the order has every step")).collect())
+    Ok(expected)
+}
+
+/// A step whose contents are out runs again where one that reads it runs.
+fn call_back(plan: &Plan, store: &Store, expected: &mut [Expected]) {
+    for &step in plan.order.iter().rev() {
+        let reader = |&reader: &usize| expected[reader].freshness != Freshness::Fresh;
+        let one = &expected[step];
+        let Some(Ok(record)) = one.verdict.as_ref().map(|verdict| verdict.found.as_ref()) else {
+            continue;
+        };
+        if let Some(reader) = plan.steps[step].dependents.iter().copied().find(reader)
+            && store.has_out(record)
+        {
+            let why = format!(
+                "it was left out or taken out to save space, and `{}` reads it",
+                plan.steps[reader].title
+            );
+            expected[step].freshness = Freshness::Stale(Reason::Damaged(why));
+        }
+    }
 }
 
 /// Seconds a step probably takes.

@@ -12,10 +12,13 @@
 //! executor.rs  where a stage's code runs
 //! isolated.rs  in a process of its own
 //! errand.rs    what that process is told, and what it says
+//! again.rs     a stored step made again beside the store, to compare
+//! outlook.rs   what a run will probably take
 //! event.rs     what happened, for those who watch
 //! ```
 //! Knows nothing of manifests, consoles or tensors.
 
+pub mod again;
 pub mod attempt;
 pub mod drive;
 pub mod errand;
@@ -23,6 +26,7 @@ pub mod event;
 pub mod executor;
 pub mod isolated;
 pub mod judge;
+pub mod outlook;
 pub mod resources;
 pub mod state;
 #[cfg(test)]

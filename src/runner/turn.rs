@@ -24,7 +24,7 @@ use crate::{
     stages::{kind::Ready, work::Granted},
     store::{
         Store,
-        history::{Entry, History},
+        history::{Cost, Entry, History},
         journal::{Journal, Note},
         record::{ActionRecord, Output},
     },
@@ -402,6 +402,7 @@ impl<'a> Run<'a> {
                 kind: record.kind.clone(),
                 key: record.key,
                 seconds: record.provenance.seconds,
+                cost: Some(Cost::of(&record)),
             };
             history.note(self.store, logical, &record.key, entry)?;
         }

@@ -17,7 +17,7 @@ use crate::inference::local::Manner;
 use crate::record::protocol::{AnswerForm, Protocol};
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Example, Problem, Verdict, answer};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
@@ -73,6 +73,10 @@ impl Stage for Collect {
 
     fn needs_device(&self) -> bool {
         true
+    }
+
+    fn outlay(&self) -> Outlay {
+        self.annotator.get().asks().map_or_else(Outlay::default, Outlay::of_server)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -75,6 +75,13 @@ pub(super) fn at_most(
     })
 }
 
+/// Bytes of a stored model of this shape, with a small and with a large vocabulary.
+pub(super) fn stored(shape: &Architecture) -> Option<(u64, u64)> {
+    let [small, large] = VOCABULARIES
+        .map(|vocabulary| Some(estimate::model(&shape.config(vocabulary).ok()?, Precision::F32)));
+    Some((small?, large?))
+}
+
 /// A training before its first step.
 pub(super) struct Outlook<'a> {
     plan: Plan<'a>,

@@ -20,7 +20,7 @@ use crate::record::rubric::{Form, Orders, Rubric};
 use crate::record::{
     self, Dialogue, Measure, ModeScores, Problem, Scores, Tokens, judgement, overlap,
 };
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::work::Work;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,6 +94,10 @@ impl Stage for Judge {
             ("scores".into(), ArtifactKind::Scores),
             ("judgements".into(), ArtifactKind::Judgements),
         ]
+    }
+
+    fn outlay(&self) -> Outlay {
+        self.judge.get().asks().map_or_else(Outlay::default, Outlay::of_server)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

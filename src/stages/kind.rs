@@ -14,6 +14,7 @@ use crate::{
         spec::{Field, FieldDoc, InputRef, Reading, Spec},
     },
     engine::device::place_of,
+    inference::api::Api,
     manifest::{Arm, Declared, KindInfo},
     plan::{ArmShape, StepShape},
     stages::work::Work,
@@ -63,6 +64,11 @@ pub trait Stage: Written + Send + Sync {
         None
     }
 
+    /// What it may take besides time, as far as its table says.
+    fn outlay(&self) -> Outlay {
+        Outlay::default()
+    }
+
     /// The same stage and its identity, with the digest of what it takes from
     /// outside the store; none where it takes nothing or the digest is given.
     ///
@@ -80,6 +86,26 @@ pub struct Need {
     pub bytes: u64,
     /// What it is, in words.
     pub words: String,
+}
+
+/// What a stage may take besides time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outlay {
+    /// Whether it asks a server that may want money.
+    pub asks: bool,
+    /// Dollars at most, by its own bound; 0 where no price is given, none where there is no bound.
+    pub dollars: Option<f64>,
+    /// Bytes of what it makes, at least and at most.
+    pub bytes: Option<(u64, u64)>,
+    /// Bytes of checkpoints at most, while it goes on, for each byte of what it makes.
+    pub checkpoints: u32,
+}
+
+impl Outlay {
+    /// Of a stage that asks a server all it asks within one budget.
+    pub fn of_server(api: &Api) -> Outlay {
+        Outlay { asks: true, dollars: api.at_most(), ..Outlay::default() }
+    }
 }
 
 /// What the reading of a table gives.

@@ -27,7 +27,7 @@ use crate::inference::prompting::sequence;
 use crate::record::{AdapterLog, Example, Overlong, TextNotes, TrainLog};
 use crate::stages::architecture::Architecture;
 use crate::stages::fitting::{self, Outlook, TooLarge};
-use crate::stages::kind::{Kind, Need, Stage};
+use crate::stages::kind::{Kind, Need, Outlay, Stage};
 use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
 use crate::stages::watching::Watch;
@@ -192,6 +192,13 @@ impl Stage for Train {
 
     fn needs(&self) -> Option<Need> {
         fitting::at_most(self.model.as_ref()?, self.batch, self.pieces(), self.recompute)
+    }
+
+    fn outlay(&self) -> Outlay {
+        // Two checkpoints and one in the making, each with weights and two moments of them.
+        let checkpoints = if self.lora.is_some() { 0 } else { 9 };
+        let bytes = self.model.as_ref().and_then(|model| fitting::stored(model));
+        Outlay { bytes, checkpoints, ..Outlay::default() }
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

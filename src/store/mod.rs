@@ -13,18 +13,25 @@
 //! | `standings/` | which manifests had all their steps stored, and by what that was seen |
 //! | `tmp/` | files in the making |
 //! | `quarantine/` | what did not match its digest |
+//! | `out/` | a mark for each object that was left out or taken out on purpose |
+//! | `doubts/` | which results came out otherwise when they were made again |
 //!
 //! Truth is objects, records and journals; nothing is modified in place, and a
 //! name appears only after what it stands for is on the disk (object, record,
 //! journal, in this order). Knows nothing of stages or plans.
 
 pub mod artifact;
+pub mod doubt;
 pub mod history;
 pub mod journal;
 pub mod lines;
+pub mod out;
+pub mod pack;
 pub mod partial;
 pub mod record;
 pub mod replies;
+pub mod room;
+pub mod spread;
 pub mod stamp;
 pub mod standing;
 pub mod upkeep;
@@ -193,7 +200,10 @@ impl Store {
         };
         for output in &record.outputs {
             for file in &output.files {
-                if let Some(why) = self.damage(file, verify)? {
+                // What was taken out on purpose is made again when somebody needs it.
+                if let Some(why) = self.damage(file, verify)?
+                    && !self.is_out(&file.digest)
+                {
                     return Ok(Lookup::Damaged(format!(
                         "`{}` of output `{}` {why}",
                         file.name, output.name
@@ -229,7 +239,10 @@ impl Store {
     fn damage(&self, file: &StoredFile, verify: bool) -> Outcome<Option<String>> {
         let path = self.object(&file.digest);
         let Some(size) = fs::size(&path) else {
-            return Ok(Some("is missing from the store".to_owned()));
+            return Ok(Some(match self.is_out(&file.digest) {
+                true => "was left out or taken out to save space".to_owned(),
+                false => "is missing from the store".to_owned(),
+            }));
         };
         if size != file.size {
             return Ok(Some(format!("is damaged: it has {size} bytes instead of {}", file.size)));
@@ -311,6 +324,19 @@ impl Store {
         Ok(files)
     }
 
+    /// What the files of `folder` are, as [`Store::take_in`] would say; the
+    /// store gets none of them.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn look_over(&self, folder: &Path) -> Outcome<Vec<StoredFile>> {
+        let one = |(name, path): (String, PathBuf)| {
+            let (size, digest) = fs::digest(&path)?;
+            Ok(StoredFile { name, size, digest })
+        };
+        fs::walk(folder)?.into_iter().map(one).collect()
+    }
+
     /// Makes a finished action known. Its files must be in the store.
     ///
     /// # Errors
@@ -362,8 +388,9 @@ impl Store {
         match self.damage(file, false)? {
             None => Ok(self.object(&file.digest)),
             Some(why) => {
+                let way = if self.is_out(&file.digest) { "--refill" } else { "--verify" };
                 Err(Failure::environment(format!("`{name}` of artifact `{}` {why}", output.name))
-                    .hint("run again with `--verify` to have it made anew"))
+                    .hint(format!("run again with `{way}` to have it made anew")))
             }
         }
     }

@@ -105,10 +105,14 @@ impl Standing {
         Some(Standing { about, files: end - length..end, bytes })
     }
 
+    /// Whether the history is as it was.
+    pub fn knows_history(&self, store: &Store) -> bool {
+        fs::mark(&store.root().join("history.jsonl")) == self.about.history
+    }
+
     /// Whether history, records and objects are as they were.
     pub fn holds(&self, store: &Store) -> bool {
-        let history = fs::mark(&store.root().join("history.jsonl"));
-        history == self.about.history && self.files().is_some_and(|files| all_hold(store, &files))
+        self.knows_history(store) && self.files().is_some_and(|files| all_hold(store, &files))
     }
 
     fn files(&self) -> Option<Vec<Expected>> {
@@ -157,6 +161,9 @@ impl Standing {
             marks.insert(record.key, mark);
             let files = record.outputs.iter().flat_map(|output| &output.files);
             objects.extend(files.map(|file| (file.digest, file.size)));
+        }
+        if store.has_any_out() {
+            objects.retain(|(digest, _)| !store.is_out(digest));
         }
         let mut files = Vec::with_capacity(64 * marks.len() + 40 * objects.len() + 16);
         files.extend((marks.len() as u64).to_le_bytes());

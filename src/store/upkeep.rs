@@ -71,7 +71,8 @@ impl Store {
                 continue;
             }
             watch(read, found.bytes)?;
-            seen.insert(file.digest, self.damage(file, true)?);
+            let why = self.damage(file, true)?.filter(|_| !self.is_out(&file.digest));
+            seen.insert(file.digest, why);
             read += file.size;
         }
         watch(found.bytes, found.bytes)?;
@@ -110,8 +111,10 @@ impl Store {
         }
         let mut found = Vec::new();
         let mut add = |path: PathBuf| -> Outcome<()> {
-            if fs::age(&path).is_some_and(|age| age >= grace) {
-                let bytes = match fs::size(&path) {
+            if let Some((age, size)) = fs::age(&path)
+                && age >= grace
+            {
+                let bytes = match size {
                     Some(bytes) => bytes,
                     None => fs::walk(&path)?.iter().filter_map(|(_, path)| fs::size(path)).sum(),
                 };
@@ -156,7 +159,7 @@ impl Store {
     }
 
     /// All records by key, or what is wrong with one.
-    fn records(&self) -> Outcome<Vec<(Digest, Result<ActionRecord, String>)>> {
+    pub(super) fn records(&self) -> Outcome<Vec<(Digest, Result<ActionRecord, String>)>> {
         let actions = self.root().join("actions");
         let mut found = Vec::new();
         for shelf in fs::names(&actions)? {

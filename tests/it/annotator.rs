@@ -327,3 +327,35 @@ fn mistakes_of_an_api_are_told_with_their_place() {
         assert!(ran.err.contains(part), "no {part} in {}", ran.err);
     }
 }
+
+#[test]
+fn a_run_that_may_cost_more_than_its_budget_asks_nobody() {
+    let judge = Judge::start();
+    let prices = "price-read = 100\nprice-written = 300";
+    let space = Space::with(&judge.study(prices));
+    let refused = space.run(&["run", "m.toml", "--budget", "5USD"]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("in 1 step"), "{}", refused.err);
+    // A bound of its own says what it costs at most, with what is asked once more.
+    space.manifest(&judge.study(&format!("{prices}\nbudget = 2.5")));
+    assert_eq!(space.run(&["run", "m.toml", "--budget", "2.49USD"]).code, 4);
+    assert_eq!((judge.counts(), space.path(".rekindle/runs").exists()), ((0, 0), true));
+    assert!(files(&space.path(".rekindle/runs")).is_empty(), "nothing was begun");
+    space.run(&["run", "m.toml", "--budget", "$2.5"]).ok();
+    let asked = judge.counts();
+    assert!(asked.0 > 0);
+    // Then it is known what such a step costs.
+    space.manifest(
+        &judge.study(prices).replace("[stage.collect]", "[stage.collect]\nbalance = 0.25"),
+    );
+    let plan = space.run(&["plan", "m.toml"]).ok().err;
+    assert!(plan.contains("  money   about $") && plan.contains("  tokens  about "), "{plan}");
+    let refused = space.run(&["run", "m.toml", "--budget", "0.01USD"]);
+    assert!(refused.err.contains("the run may cost more than its budget"), "{}", refused.err);
+    assert_eq!((refused.code, judge.counts()), (4, asked));
+    space.manifest(&judge.study(&format!("{prices}\nbudget = 2.5")));
+    let again = space.run(&["verify", "m.toml", "--recompute", "100%"]).ok();
+    assert!(again.err.contains("`collect`: could not be made again: it asks"), "{}", again.err);
+    assert!(again.err.contains("0 otherwise, 1 unknown"), "{}", again.err);
+    assert_eq!(judge.counts(), asked, "nobody pays for a comparison");
+}

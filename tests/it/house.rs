@@ -10,7 +10,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("manifest", &["base"], &["toml"]),
     ("plan", &["base", "manifest", "record"], &["petgraph"]),
     ("report", &["base", "manifest", "record"], &[]),
-    ("host", &["base"], &["landlock", "rustix", "ureq", "signal_hook", "sha1", "sha2"]),
+    ("host", &["base"], &["landlock", "rustix", "ureq", "signal_hook", "sha1", "sha2", "tar"]),
     ("store", &["base", "host", "plan", "record"], &[]),
     (
         "engine",

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod annotator;
 mod cache;
 mod chat;
@@ -19,11 +20,14 @@ mod interop;
 mod isolation;
 mod judge;
 mod machine;
+mod outlook;
+mod pack;
 mod paper;
 mod plan;
 mod preference;
 mod resume;
 mod retries;
+mod room;
 mod sandbox;
 mod space;
 mod standing;

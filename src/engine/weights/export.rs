@@ -218,5 +218,6 @@ fn put_json(folder: &Path, name: &str, value: &Value) -> Outcome<()> {
 
 fn put(folder: &Path, name: &str, bytes: &[u8]) -> Outcome<()> {
     let path = folder.join(name);
+    fs::create_folder(path.parent().unwrap_or(folder))?;
     fs::write(&path, bytes)
 }
