@@ -44,7 +44,7 @@
 //! * Gold answers decide nothing but what a report says, save for the annotator
 //!   in `collect`, which stands where GPT-4 stands in the paper.
 //! * burn and tokenizers are named in `engine` only, minijinja in `record`, petgraph in `plan`, toml in `manifest`,
-//!   ureq in `host`, clap and indicatif in `cli`.
+//!   ureq, landlock and tar in `host`, clap and indicatif in `cli`.
 //!
 //! # Files
 //! `.rekindle/` (or `--store`) is the store: safe to delete, expensive to lose.
