@@ -10,7 +10,7 @@ use crate::{
     cli::{
         Program, Stop,
         arguments::{ManifestArgument, Options},
-        exit, machine,
+        behind, exit, machine,
         talk::Talk,
     },
     host::fs,
@@ -66,7 +66,19 @@ pub(crate) fn load(
     probe: bool,
     talk: &Talk,
 ) -> Result<&'static Loaded, Stop> {
-    let (loaded, sources, found) = try_load(program, options, manifest, probe)?;
+    load_behind(program, options, manifest, (probe, None), talk)
+}
+
+/// [`load`] of no more than a step and what is behind it, where the manifest is
+/// large and nothing else can matter.
+pub(crate) fn load_behind(
+    program: &Program,
+    options: &Options,
+    manifest: &Path,
+    (probe, only): (bool, Option<&str>),
+    talk: &Talk,
+) -> Result<&'static Loaded, Stop> {
+    let (loaded, sources, found) = try_load(program, options, manifest, probe, only)?;
     talk.diagnostics(&found, &sources)?;
     match loaded {
         // A command has one experiment and ends with it: to take a large one
@@ -87,6 +99,7 @@ fn try_load(
     options: &Options,
     path: &Path,
     probe: bool,
+    only: Option<&str>,
 ) -> Result<(Option<Loaded>, Sources, Diagnostics), Stop> {
     let Some(entry) = path.to_str() else {
         return Err(Stop::Arguments(Failure::input("the manifest's path is not UTF-8")));
@@ -109,8 +122,15 @@ fn try_load(
             _ => Ok((None, sources, found)),
         };
     };
-    let (arms, mistakes) = manifest.expand(&language);
+    let (mut arms, mistakes) = manifest.expand(&language);
     found.extend(mistakes);
+    let mut is_whole = true;
+    if let (Some(text), [arm], true) = (only, &mut arms[..], found.is_empty())
+        && let Some(places) = behind::places(program.kinds, arm, text)
+    {
+        arm.keep(&places);
+        is_whole = false;
+    }
     let device = options.device.clone();
     let device = device.or_else(|| arms.first().and_then(|arm| arm.head.device.clone()));
     let device = device.unwrap_or_else(|| "auto".to_owned());
@@ -128,7 +148,7 @@ fn try_load(
     let name = arms.first().map_or(String::new(), |arm| arm.head.name.clone());
     let (plan, mistakes) = Plan::build(&name, resolved.arms);
     found.extend(mistakes);
-    if !found.has_errors() {
+    if is_whole && !found.has_errors() {
         let findings: Vec<Findings> =
             arms.iter().map(|arm| arm.findings(&mut arm.reading())).collect();
         found.extend(contrast::check(&plan, &arms, &findings));
@@ -175,6 +195,28 @@ pub(crate) fn open_store(options: &Options) -> Outcome<(Option<Store>, History)>
     let store = Store::open_existing(&options.store)?;
     let history = store.as_ref().map(History::read).transpose()?.unwrap_or_default();
     Ok((store, history))
+}
+
+/// What `read` gives, and what [`open_store`] does, which goes on beside it.
+/// `many` says that most records will be looked at.
+pub(crate) fn beside_store<T>(
+    options: &Options,
+    many: bool,
+    read: impl FnOnce() -> Result<T, Stop>,
+) -> Result<(T, Option<Store>, History), Stop> {
+    std::thread::scope(|scope| {
+        let ahead = scope.spawn(|| {
+            let (store, history) = open_store(options)?;
+            if let Some(store) = store.as_ref().filter(|_| many) {
+                store.look_ahead();
+            }
+            Outcome::Ok((store, history))
+        });
+        let read = read()?;
+        let known = ahead.join().map_err(|_| Failure::bug("reading the store ended in a panic"))?;
+        let (store, history) = known?;
+        Ok((read, store, history))
+    })
 }
 
 /// `check`: tells all mistakes.

@@ -5,6 +5,7 @@
 
 mod again;
 mod arguments;
+mod behind;
 mod budget;
 mod console;
 mod doctor;

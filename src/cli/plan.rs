@@ -42,8 +42,9 @@ pub(crate) fn plan(
     if let Some(settled) = settled_steps(program, options, &argument.manifest) {
         return tell_settled(&settled, talk);
     }
-    let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-    let (store, history) = load::open_store(options)?;
+    let (loaded, store, history) = load::beside_store(options, true, || {
+        load::load(program, options, &argument.manifest, true, talk)
+    })?;
     let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
     let expected = forecast(judge, &history)?;
     let outlook = outlook(loaded, options, &expected, store.as_ref(), &history)?;

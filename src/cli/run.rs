@@ -41,10 +41,14 @@ pub(crate) fn run(
         return Ok(exit::OK);
     }
     let since = standing::now();
-    let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
+    let (loaded, known, mut history) = load::beside_store(options, !arguments.verify, || {
+        load::load(program, options, &arguments.manifest, true, talk)
+    })?;
     machine::refuse(loaded, options)?;
-    let store = Store::open(&options.store)?;
-    let mut history = History::read(&store)?;
+    let store = match known {
+        Some(store) => store.written_to(),
+        None => Store::open(&options.store)?,
+    };
     let budgets = &arguments.budget;
     if !budgets.is_empty() {
         let expected = expect(loaded, options)?;

@@ -38,8 +38,9 @@ pub(crate) fn status(
             (standing.about.experiment, Some(store), steps)
         }
         None => {
-            let loaded = load::load(program, options, &argument.manifest, true, talk)?;
-            let (store, history) = load::open_store(options)?;
+            let (loaded, store, history) = load::beside_store(options, true, || {
+                load::load(program, options, &argument.manifest, true, talk)
+            })?;
             let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
             let expected = forecast(judge, &history)?.into_iter().enumerate();
             let row = |(step, one): (usize, Expected)| Row::expected(program, loaded, step, &one);

@@ -36,7 +36,12 @@ pub(crate) fn why(
     if let Some(code) = why_settled(program, options, arguments, talk)? {
         return Ok(code);
     }
-    let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
+    // Where something is out, who reads a step matters too.
+    let is_out = Store::open_existing(&options.store)?.is_some_and(|store| store.has_any_out());
+    let only = Some(arguments.step.as_str()).filter(|_| !is_out);
+    let (loaded, store, history) = load::beside_store(options, is_out, || {
+        load::load_behind(program, options, &arguments.manifest, (true, only), talk)
+    })?;
     let steps = loaded.plan.matching(&arguments.step);
     if steps.is_empty() {
         let titles = loaded.plan.steps.iter().map(|step| step.title.as_str());
@@ -47,10 +52,8 @@ pub(crate) fn why(
             titles,
         ))));
     }
-    let (store, history) = load::open_store(options)?;
-    // Where something is out, who reads a step matters too.
     let judge = Judge { plan: &loaded.plan, store: store.as_ref(), verify: false };
-    let expected: Vec<Option<Expected>> = match store.as_ref().is_some_and(Store::has_any_out) {
+    let expected: Vec<Option<Expected>> = match is_out {
         true => forecast(judge, &history)?.into_iter().map(Some).collect(),
         false => forecast_behind(judge, &history, &steps)?,
     };

@@ -57,6 +57,14 @@ pub struct Declared {
 }
 
 impl Arm {
+    /// Keeps the steps at these places, which ascend, and forgets the others;
+    /// references to them go on to be understood.
+    pub fn keep(&mut self, places: &[usize]) {
+        let mut places = places.iter().copied().peekable();
+        let mut here = 0..;
+        self.steps.retain(|_| here.next().is_some_and(|at| places.next_if_eq(&at).is_some()));
+    }
+
     /// The coordinates in one line: `seed=3, start=restart`.
     pub fn label(&self) -> String {
         let parts: Vec<_> =
@@ -204,8 +212,11 @@ struct Unfolding<'a> {
 
 impl Unfolding<'_> {
     fn all(&mut self, root: &Node) {
-        let mut bare = Vec::new();
-        let mut places: HashMap<&str, &Origin> = HashMap::new();
+        let sections = STEPS.iter().filter_map(|section| root.at([*section])?.table());
+        let count = sections.map(Table::len).sum();
+        let mut bare = Vec::with_capacity(count);
+        self.steps.reserve(count);
+        let mut places: HashMap<&str, &Origin> = HashMap::with_capacity(count);
         for section in STEPS {
             let tables = root.at([section]).and_then(Node::table);
             for (name, entry) in tables.into_iter().flat_map(Table::in_order) {

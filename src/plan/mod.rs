@@ -151,6 +151,10 @@ impl Plan {
         let mut place_of = vec![usize::MAX; arm.steps.len()]; // step of the plan, by place in the arm
         let mut shapes: Vec<Option<StepShape>> = arm.steps.into_iter().map(Some).collect();
         let mut names = Vec::with_capacity(order.len());
+        if self.steps.is_empty() {
+            self.steps.reserve(order.len());
+            known.reserve(order.len());
+        }
         for &here in order {
             let shape = shapes[here].take().expect("an order has each step once");
             let name = shape.name.clone();
@@ -201,6 +205,7 @@ impl Plan {
         self.order = moved.clone(); // steps were added each after what it reads
         let mut steps: Vec<Option<Step>> =
             std::mem::take(&mut self.steps).into_iter().map(Some).collect();
+        self.steps.reserve(steps.len());
         for old in by_declaration {
             let mut step = steps[old].take().expect("each step is moved once");
             step.inputs.iter_mut().for_each(|input| input.step = moved[input.step]);

@@ -96,7 +96,9 @@ impl Attempt<'_> {
                 return Ok(Ended::Damaged(*maker, why));
             }
         }
-        let folder = store.attempt(&self.key)?;
+        let outputs: Vec<String> =
+            self.step.shape.outputs.iter().map(|(name, _)| name.clone()).collect();
+        let slot = store.slot(&self.key, &outputs, self.ready.stage.is_a_process())?;
         let (started, clock) = (clock::unix_seconds(), Instant::now());
         let artifact = |output: &Output, from: &str| Artifact::new(store, output.clone(), from);
         let limit = self.ready.execution.limit();
@@ -107,8 +109,8 @@ impl Attempt<'_> {
                 .iter()
                 .map(|(role, _, title, output)| (role.clone(), artifact(output, title)))
                 .collect(),
-            outputs: self.step.shape.outputs.iter().map(|(name, _)| name.clone()).collect(),
-            attempt: folder.clone(),
+            outputs,
+            attempt: slot.folder().to_owned(),
             partial: store.partial(&self.key),
             replies: store.replies(),
             device: self.ready.device.to_string(),
@@ -121,7 +123,7 @@ impl Attempt<'_> {
         let job = Job::of(self.step, self.ready, store.root());
         if let Err(failure) = executor.execute(&job, &work) {
             // The failure is told; what is left of the attempt goes with the next `sweep`.
-            let _ = fs::remove_folder(&folder);
+            let _ = fs::remove_folder(slot.folder());
             return Err(match limit {
                 Some(limit) if work.is_late() && !self.stop.is_raised() => {
                     out_of_time(failure, limit)
@@ -150,7 +152,8 @@ impl Attempt<'_> {
                 seconds: clock.elapsed().as_secs_f64(),
             },
         };
-        store.publish(&record, &folder)?;
+        store.publish(&record, slot.folder())?;
+        store.leave(slot)?;
         Ok(Ended::Done(Box::new(record), false))
     }
 

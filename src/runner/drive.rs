@@ -100,7 +100,7 @@ pub fn drive(drive: Drive<'_>) -> Outcome<Finished> {
     });
     let closed = gone.and_then(|()| run.close());
     // On a full disk, what is left of attempts is in the way of the next one.
-    let swept = drive.store.sweep();
+    let swept = drive.store.leave_all().and_then(|()| drive.store.sweep());
     closed.and(swept)?;
     Ok(Finished {
         failures: run.failures,

@@ -14,6 +14,7 @@ use crate::{
         spec::{Field, FieldDoc, InputRef, Reading, Spec},
     },
     engine::device::place_of,
+    host::clock,
     inference::api::Api,
     manifest::{Arm, Declared, KindInfo},
     plan::{ArmShape, StepShape},
@@ -228,21 +229,14 @@ pub fn resolve(
     };
     let mut classes: BTreeMap<String, String> = BTreeMap::new();
     for arm in arms {
+        let (read, mistakes) = read_all(kinds, arm);
+        found.extend(mistakes);
         let asked = device.or(arm.head.device.as_deref()).unwrap_or("auto");
         let device: Arc<str> = arm.head.on(asked).into();
-        let mut cx = arm.reading();
-        let (mut steps, mut stages) = (Vec::new(), Vec::new());
-        let usual = Arc::new(Execution::default());
-        for declared in &arm.steps {
-            let is_meant =
-                |kind: &&&Kind| kind.name == declared.kind.0 && kind.section == declared.section;
-            let Some(kind) = kinds.iter().find(is_meant) else { continue };
-            let parsed = arm.read(declared, &mut cx, kind.parse);
-            let execution = match declared.execution {
-                None => Some(usual.clone()),
-                Some(_) => arm.execution(declared, &mut cx).map(Arc::new),
-            };
-            let (Some(mut parsed), Some(execution)) = (parsed, execution) else { continue };
+        let mut steps = Vec::with_capacity(read.len());
+        let mut stages = Vec::with_capacity(read.len());
+        for (declared, read) in arm.steps.iter().zip(read) {
+            let Some((kind, mut parsed, execution)) = read else { continue };
             if let Some(numerics) = world {
                 if parsed.stage.needs_device() && !classes.contains_key(&*device) {
                     classes.insert(device.to_string(), numerics(&device)?);
@@ -267,12 +261,64 @@ pub fn resolve(
             });
             steps.push(shape(kind, declared, parsed, seed, class));
         }
-        found.extend(cx.finish());
         resolved.arms.push(ArmShape { coordinates: arm.coords.clone(), steps });
         resolved.stages.push(stages);
     }
     resolved.classes = classes;
     Ok((resolved, found))
+}
+
+/// A step's kind, its parameters and how it is to be run.
+type Read<'k> = (&'k Kind, Parsed, Arc<Execution>);
+
+/// Steps that one more thread is worth.
+const SHARE: usize = 1000;
+
+/// The kind of a step.
+pub fn find<'k>(kinds: &[&'k Kind], step: &Declared) -> Option<&'k Kind> {
+    let is_meant = |kind: &&&Kind| kind.name == step.kind.0 && kind.section == step.section;
+    kinds.iter().copied().find(|kind| is_meant(&kind))
+}
+
+/// Reads the tables of an arm's steps, in several threads where there are many;
+/// nothing for those with mistakes.
+fn read_all<'k>(kinds: &[&'k Kind], arm: &Arm) -> (Vec<Option<Read<'k>>>, Diagnostics) {
+    let threads = (arm.steps.len() / SHARE).clamp(1, clock::cores());
+    if threads == 1 {
+        return read_some(kinds, arm, &arm.steps);
+    }
+    std::thread::scope(|scope| {
+        let parts = arm.steps.chunks(arm.steps.len().div_ceil(threads));
+        let reading: Vec<_> =
+            parts.map(|part| scope.spawn(move || read_some(kinds, arm, part))).collect();
+        let (mut all, mut found) = (Vec::with_capacity(arm.steps.len()), Diagnostics::default());
+        for part in reading {
+            let (read, mistakes) = part.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
+            all.extend(read);
+            found.extend(mistakes);
+        }
+        (all, found)
+    })
+}
+
+fn read_some<'k>(
+    kinds: &[&'k Kind],
+    arm: &Arm,
+    steps: &[Declared],
+) -> (Vec<Option<Read<'k>>>, Diagnostics) {
+    let mut cx = arm.reading();
+    let usual = Arc::new(Execution::default());
+    let mut one = |step: &Declared| {
+        let kind = find(kinds, step)?;
+        let parsed = arm.read(step, &mut cx, kind.parse);
+        let execution = match step.execution {
+            None => Some(usual.clone()),
+            Some(_) => arm.execution(step, &mut cx).map(Arc::new),
+        };
+        Some((kind, parsed?, execution?))
+    };
+    let read = steps.iter().map(&mut one).collect();
+    (read, cx.finish())
 }
 
 fn shape(

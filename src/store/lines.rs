@@ -96,6 +96,12 @@ pub fn payloads(bytes: &[u8]) -> Vec<String> {
     decode(bytes).0
 }
 
+/// The good lines among some bytes, where they are. One that stands behind a
+/// torn one in the same line is left out.
+pub(super) fn good(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes.split(|&byte| byte == b'\n').filter_map(payload)
+}
+
 pub(super) fn encode(payload: &str) -> String {
     debug_assert!(!payload.contains('\n'), "a payload is one line");
     format!("{} {payload}\n", check(payload))

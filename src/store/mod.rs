@@ -7,6 +7,7 @@
 //! | `partial/` | what an unfinished action may go on from |
 //! | `runs/` | a journal for each run |
 //! | `history.jsonl` | which action each step of each experiment came to |
+//! | `known.jsonl` | copies of the records, which save the opening of their files |
 //! | `locks/` | one lock file per action, never removed |
 //! | `replies/` | what other programs' models said, by what they were asked |
 //! | `reports/` | what the files of each report were made of |
@@ -24,6 +25,7 @@ pub mod artifact;
 pub mod doubt;
 pub mod history;
 pub mod journal;
+mod known;
 pub mod lines;
 pub mod out;
 pub mod pack;
@@ -31,6 +33,7 @@ pub mod partial;
 pub mod record;
 pub mod replies;
 pub mod room;
+pub mod slot;
 pub mod spread;
 pub mod stamp;
 pub mod standing;
@@ -50,6 +53,7 @@ use crate::{
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Version of the layout that this program writes.
@@ -59,6 +63,8 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    known: Arc<known::Known>,
+    slots: Arc<slot::Slots>,
 }
 
 /// What is known of an action.
@@ -78,10 +84,11 @@ impl Store {
     /// # Errors
     /// When the folder cannot be written or belongs to another version.
     pub fn open(root: &Path) -> Outcome<Store> {
-        let store = Store { root: root.to_owned() };
-        if store.check_version()? {
-            return Ok(store);
+        if let Some(store) = Store::open_existing(root)? {
+            return Ok(store.written_to());
         }
+        let store = Store { root: root.to_owned(), known: Arc::default(), slots: Arc::default() };
+        store.known.add();
         fs::create_lasting_folder(root).map_err(unwritable)?;
         for folder in ["objects", "actions", "partial", "runs", "locks", "tmp", "quarantine"] {
             fs::create_folder(&root.join(folder)).map_err(unwritable)?;
@@ -100,8 +107,14 @@ impl Store {
     /// # Errors
     /// When it belongs to another version.
     pub fn open_existing(root: &Path) -> Outcome<Option<Store>> {
-        let store = Store { root: root.to_owned() };
+        let store = Store { root: root.to_owned(), known: Arc::default(), slots: Arc::default() };
         Ok(store.check_version()?.then_some(store))
+    }
+
+    /// The same store, to be written to.
+    pub fn written_to(self) -> Store {
+        self.known.add();
+        self
     }
 
     /// Where it is.
@@ -190,12 +203,23 @@ impl Store {
     /// # Errors
     /// When the machine cannot read.
     pub fn look_up(&self, key: &Digest, verify: bool) -> Outcome<Lookup> {
-        let path = self.record_path(key);
-        let Some(bytes) = fs::read(&path)? else { return Ok(Lookup::Miss) };
-        let record = match ActionRecord::decode(&bytes, key) {
-            Ok(record) => record,
-            Err(why) => {
-                return Ok(Lookup::Damaged(format!("the record of action {} {why}", key.short())));
+        let (mark, copy) = if verify { (None, None) } else { self.copy_of(key) };
+        let record = match copy {
+            Some(record) => record,
+            None => {
+                let Some(bytes) = fs::read(&self.record_path(key))? else {
+                    return Ok(Lookup::Miss);
+                };
+                match ActionRecord::decode(&bytes, key) {
+                    Ok(record) => {
+                        self.copy_late(key, mark, &bytes);
+                        record
+                    }
+                    Err(why) => {
+                        let why = format!("the record of action {} {why}", key.short());
+                        return Ok(Lookup::Damaged(why));
+                    }
+                }
             }
         };
         for output in &record.outputs {
@@ -337,20 +361,22 @@ impl Store {
         fs::walk(folder)?.into_iter().map(one).collect()
     }
 
-    /// Makes a finished action known. Its files must be in the store.
+    /// Makes a finished action known. Its files must be in the store; `attempt`
+    /// is a folder in it for what is in the making.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn publish(&self, record: &ActionRecord, attempt: &Path) -> Outcome<()> {
         let path = self.record_path(&record.key);
         fs::create_lasting_folder(path.parent().expect("a record is on a shelf"))?;
-        fs::write_atomic(&path, &attempt.join("record.json"), &record.encode())?;
-        // In this order: `sweep` looks for what is left by what is in `tmp/`.
-        fs::remove_folder(&self.partial(&record.key))?;
-        fs::remove_folder(attempt)
+        let content = record.encode();
+        fs::write_atomic(&path, &attempt.join("record.json"), &content)?;
+        self.copy_new(&record.key, &content);
+        fs::remove_folder(&self.partial(&record.key))
     }
 
-    /// Removes what crashed attempts left in `tmp/`; those that run are kept.
+    /// Removes what crashed attempts left in `tmp/`, and what actions that were
+    /// finished then might have gone on from; those that run are kept.
     ///
     /// # Errors
     /// When the machine refuses.
@@ -362,10 +388,15 @@ impl Store {
                 continue;
             };
             if let Ok(_lock) = self.try_lock(&key)? {
-                if self.record(&key)?.is_some() {
-                    fs::remove_folder(&self.partial(&key))?;
-                }
                 fs::remove_folder(&self.root.join("tmp").join(name))?;
+            }
+        }
+        for name in fs::names(&self.root.join("partial"))? {
+            let Ok(key) = name.parse::<Digest>() else { continue };
+            if self.record(&key)?.is_some()
+                && let Ok(_lock) = self.try_lock(&key)?
+            {
+                fs::remove_folder(&self.partial(&key))?;
             }
         }
         Ok(())

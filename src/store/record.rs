@@ -127,6 +127,13 @@ impl ActionRecord {
         Ok(record)
     }
 
+    /// Reads a record of `key` whose text was sealed when it was copied, and
+    /// whose copy has a good sum.
+    pub(super) fn copied(json: &str, key: &Digest) -> Option<ActionRecord> {
+        let record: ActionRecord = serde_json::from_str(json).ok()?;
+        (record.key == *key && identity::action_key(&record.identity) == *key).then_some(record)
+    }
+
     /// The output with this name.
     pub fn output(&self, name: &str) -> Option<&Output> {
         self.outputs.iter().find(|output| output.name == name)
