@@ -13,6 +13,7 @@ use crate::{
     host::{clock, fs},
     plan::freshness::Freshness,
     runner::{
+        foreseen::Foresight,
         judge::{Expected, Judge, forecast},
         outlook::{self, Outlook, Share},
     },
@@ -130,10 +131,43 @@ fn tell_outlook(outlook: &Outlook, jobs: usize, store: &Path) -> Vec<String> {
     tell("money", &outlook.dollars, &|n| format!("${n:.2}"), bound);
     let free = fs::free(store).map_or(String::new(), |n| format!("; {} are free", text::bytes(n)));
     tell("disk", &outlook.disk, &|n| text::bytes(n as u64), free);
+    lines.extend(tell_foreseen(&outlook.foreseen));
     lines
 }
 
+/// What nothing was measured of, in lines; nothing where sizes tell nothing either.
+fn tell_foreseen(foreseen: &Foresight) -> Vec<String> {
+    let millions = |n: f64| format!("{:.1} M", n / 1e6);
+    let rows: [(&str, Range, &dyn Fn(f64) -> String, &str); 5] = [
+        ("tokens", foreseen.tokens, &millions, " of the study's models"),
+        ("asked", foreseen.asked, &millions, " tokens of servers"),
+        ("money", foreseen.dollars, &|n| format!("${n:.2}"), ""),
+        ("cards", foreseen.hours, &|n| format!("{n:.1} h"), " of one H100"),
+        ("disk", foreseen.bytes, &|n| text::bytes(n as u64), ""),
+    ];
+    let known = rows.iter().filter(|(_, range, ..)| range.high > 0.0);
+    let lines = known.map(|(name, range, say, of)| {
+        let (low, high) = (say(range.low), say(range.high));
+        let between = if low == high { String::new() } else { format!(" ({low} to {high})") };
+        format!("  {name:<7} about {}{between}{of}", say(range.middle))
+    });
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    let mut head = format!(
+        "by sizes, for {} of which nothing was measured here",
+        text::plural(foreseen.steps, "step")
+    );
+    if foreseen.unknown > 0 {
+        head += &format!("; sizes tell nothing of {} more", foreseen.unknown);
+    }
+    std::iter::once(head).chain(lines).collect()
+}
+
 fn outlook_json(outlook: &Outlook) -> serde_json::Value {
+    let range =
+        |Range { low, middle, high }: Range| json!({ "low": low, "middle": middle, "high": high });
     let share = |share: &Share| {
         let Range { low, middle, high } = share.range;
         json!({ "low": low, "middle": middle, "high": high, "unknown-steps": share.unknown })
@@ -143,6 +177,12 @@ fn outlook_json(outlook: &Outlook) -> serde_json::Value {
         "work-seconds": share(&outlook.work), "tokens": share(&outlook.tokens),
         "dollars": share(&outlook.dollars), "dollars-at-most": outlook.dollars_at_most,
         "stored-bytes": share(&outlook.stored), "disk-bytes": share(&outlook.disk),
+        "by-sizes": {
+            "steps": outlook.foreseen.steps, "unknown-steps": outlook.foreseen.unknown,
+            "tokens": range(outlook.foreseen.tokens), "server-tokens": range(outlook.foreseen.asked),
+            "dollars": range(outlook.foreseen.dollars), "card-hours": range(outlook.foreseen.hours),
+            "stored-bytes": range(outlook.foreseen.bytes),
+        },
     })
 }
 

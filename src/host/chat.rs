@@ -157,17 +157,25 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Asks until there is a reply. `tokens` is what it may cost of the rate;
-    /// `check` is asked while waiting, and ends it by an error.
+    /// Asks until there is a reply. `name` goes as `Idempotency-Key` with every
+    /// try, so that a server which heeds it charges once for a question whose
+    /// first answer got lost on the way; `tokens` is what it may cost of the
+    /// rate; `check` is asked while waiting, and ends it by an error.
     ///
     /// # Errors
     /// `Input` when the server refuses what is asked, `Environment` when it
     /// does not answer well after all tries, and what `check` returns.
-    pub fn ask(&self, body: &[u8], tokens: u64, check: &dyn Fn() -> Outcome<()>) -> Outcome<Reply> {
+    pub fn ask(
+        &self,
+        body: &[u8],
+        name: &str,
+        tokens: u64,
+        check: &dyn Fn() -> Outcome<()>,
+    ) -> Outcome<Reply> {
         let mut tries = 0;
         loop {
             rest_until(self.pace.admit(tokens), check)?;
-            let (failure, asked) = match self.once(body) {
+            let (failure, asked) = match self.once(body, name) {
                 Answer::Said(reply) => {
                     self.pace.settle(tokens, reply.read + reply.written);
                     return Ok(reply);
@@ -193,8 +201,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn once(&self, body: &[u8]) -> Answer {
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
+    fn once(&self, body: &[u8], name: &str) -> Answer {
+        let request = self.agent.post(&self.url).header("content-type", "application/json");
+        let mut request = request.header("idempotency-key", name);
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }

@@ -5,24 +5,20 @@
 //! Knows what a question costs and when the money is spent; not what the
 //! replies are for.
 
+mod talk;
+
 use super::annotator::Desk;
-use crate::base::failure::{Failure, Outcome};
+use crate::base::failure::Outcome;
 use crate::base::hash::Digest;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Resource, spec};
-use crate::host::chat::{Client, Reply, Server};
+use crate::host::chat::{Reply, Server};
 use crate::host::patience::Patience;
-use crate::store::replies::Replies;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 const CONTEXT: &str = "rekindle 2026 chat request v1";
-/// The counter of what a step's replies cost.
-const DOLLARS: &str = "api-dollars";
-
 spec! {
     /// A model behind a server that speaks OpenAI's chat-completions protocol: GPT-4, or one's own
     /// vLLM, llama.cpp or `transformers serve`. Every reply is kept in the store by what was asked, and
@@ -46,6 +42,9 @@ spec! {
         limit_field: String = "max_tokens".to_owned(),
         /// More fields of the request, as one JSON object: `{"top_p": 0.9}`.
         extra: Option<String>,
+        /// Whether every draw of a question goes with a `seed` of its own, for servers that draw by
+        /// it. For models that answer in place of one of the study's.
+        send_seed: bool = false,
         /// How often a question is asked whose replies are of no use.
         attempts: u64 = 2,
         /// Requests under way at once.
@@ -118,13 +117,63 @@ fn sensible(api: &Api, node: &Node, cx: &mut Reading) {
     }
 }
 
+/// A question to a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asking {
+    /// What was said before: messages of the user, each with the reply to it.
+    pub before: Vec<(String, String)>,
+    /// The message that waits for its reply.
+    pub question: String,
+    /// How to reply, in place of what the table says.
+    pub manner: Option<Saying>,
+}
+
+/// How a reply is to come about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saying {
+    /// Softmax temperature; 0 is greedy.
+    pub temperature: f64,
+    /// Share of the probability that the tokens drawn from have.
+    pub top_p: f64,
+    /// Most tokens.
+    pub max_tokens: u64,
+    /// What ends it, and is not part of it.
+    pub stop: Option<String>,
+    /// Which of many draws this is: two draws of one question are two questions.
+    pub draw: Option<u64>,
+}
+
+impl From<String> for Asking {
+    fn from(question: String) -> Asking {
+        Asking { before: Vec::new(), question, manner: None }
+    }
+}
+
+impl Asking {
+    /// Bytes of its texts.
+    fn length(&self) -> usize {
+        let before = self.before.iter().map(|(user, reply)| user.len() + reply.len());
+        before.sum::<usize>() + self.question.len()
+    }
+}
+
 /// Says what is wrong with a reply, where it is of no use.
 pub type Usable<'a> = &'a (dyn Fn(&Reply) -> Result<(), &'static str> + Sync);
 
 impl Api {
-    /// Asks every question, each one message; replies in their order. A reply
-    /// that is of no use is asked for again, `attempts` times in all; then the
-    /// last one stays.
+    /// A table with nothing in it but a model.
+    #[cfg(test)]
+    pub(super) fn of(model: &str) -> Api {
+        use crate::base::node::{Origin, Sources, Table};
+        let origin = Origin::new(Sources::default().add("test", ""), 0..0);
+        let node = Node::of_json(&json!({ "model": model }), &origin).expect("a table");
+        let none = Table::default();
+        let mut cx = Reading::new(&none);
+        crate::base::spec::Field::parse(&node, &mut cx).expect("it is whole")
+    }
+
+    /// Asks every question; replies in their order. A reply that is of no use
+    /// is asked for again, `attempts` times in all; then the last one stays.
     ///
     /// # Errors
     /// When the key is missing, the budget is spent, the server refuses or does
@@ -132,7 +181,7 @@ impl Api {
     /// answered until then is kept.
     pub fn converse(
         &self,
-        questions: &[String],
+        questions: &[Asking],
         usable: Usable,
         desk: &dyn Desk,
     ) -> Outcome<Vec<Reply>> {
@@ -140,42 +189,7 @@ impl Api {
             Some(file) => PathBuf::from(file),
             None => desk.replies().join(self.book_name()),
         };
-        let server = self.server();
-        // A step may ask more than once; its budget is one.
-        let before = desk.noted(DOLLARS);
-        let talk = Talk {
-            api: self,
-            usable,
-            desk,
-            book: Mutex::new(Replies::open(&path)?),
-            client: OnceLock::new(),
-            server: &server,
-            purse: Mutex::new(Purse { spent: before, ..Purse::default() }),
-            next: AtomicUsize::new(0),
-            failure: Mutex::new(None),
-            replies: Mutex::new(vec![None; questions.len()]),
-            done: AtomicUsize::new(0),
-        };
-        let workers = usize::try_from(self.concurrency).unwrap_or(1).min(questions.len());
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| talk.work(questions));
-            }
-        });
-        let purse = hold(&talk.purse);
-        desk.metric("api-replies", purse.replies as f64);
-        desk.metric("api-read-tokens", purse.read as f64);
-        desk.metric("api-written-tokens", purse.written as f64);
-        if self.price_read > 0.0 || self.price_written > 0.0 {
-            desk.metric(DOLLARS, purse.spent - before);
-        }
-        drop(purse);
-        if let Some(failure) = hold(&talk.failure).take() {
-            return Err(failure);
-        }
-        let replies = std::mem::take(&mut *hold(&talk.replies));
-        let lost = || Failure::bug("a question has no reply");
-        replies.into_iter().map(|reply| reply.ok_or_else(lost)).collect()
+        talk::converse(self, questions, usable, &path, desk)
     }
 
     /// Dollars that all questions of one step cost at most: 0 where there is no price,
@@ -183,6 +197,16 @@ impl Api {
     pub fn at_most(&self) -> Option<f64> {
         let is_free = self.price_read == 0.0 && self.price_written == 0.0;
         if is_free { Some(0.0) } else { (self.budget > 0.0).then_some(self.budget) }
+    }
+
+    /// Dollars for so many tokens.
+    pub fn price(&self, read: f64, written: f64) -> f64 {
+        (read * self.price_read + written * self.price_written) / 1e6
+    }
+
+    /// Tokens that a reply may have at most.
+    pub fn limit(&self) -> u64 {
+        self.max_tokens
     }
 
     /// One file for each server and model.
@@ -206,15 +230,40 @@ impl Api {
         }
     }
 
+    /// Tokens that a reply may have at most.
+    fn most(&self, asking: &Asking) -> u64 {
+        asking.manner.as_ref().map_or(self.max_tokens, |manner| manner.max_tokens)
+    }
+
     /// What is sent.
-    fn body(&self, question: &str) -> Value {
+    fn body(&self, asking: &Asking) -> Value {
+        let message = |role: &str, content: &str| json!({ "role": role, "content": content });
+        let mut messages: Vec<Value> =
+            self.system.iter().map(|text| message("system", text)).collect();
+        for (user, assistant) in &asking.before {
+            messages.push(message("user", user));
+            messages.push(message("assistant", assistant));
+        }
+        messages.push(message("user", &asking.question));
+        let temperature =
+            asking.manner.as_ref().map_or(self.temperature, |manner| manner.temperature);
         let mut body = Map::new();
         body.insert("model".into(), self.model.as_str().into());
-        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
-        let asked = json!({"role": "user", "content": question});
-        body.insert("messages".into(), system.chain([asked]).collect());
-        body.insert("temperature".into(), self.temperature.into());
-        body.insert(self.limit_field.clone(), self.max_tokens.into());
+        body.insert("messages".into(), messages.into());
+        body.insert("temperature".into(), temperature.into());
+        body.insert(self.limit_field.clone(), self.most(asking).into());
+        if let Some(manner) = &asking.manner {
+            if manner.top_p < 1.0 {
+                body.insert("top_p".into(), manner.top_p.into());
+            }
+            if let Some(stop) = &manner.stop {
+                body.insert("stop".into(), json!([stop]));
+            }
+            if let Some(draw) = manner.draw.filter(|_| self.send_seed) {
+                // Servers keep seeds in 64 bits with a sign, some in 32.
+                body.insert("seed".into(), (draw & 0x7fff_ffff).into());
+            }
+        }
         let extra = self.extra.as_ref().and_then(|text| serde_json::from_str(text).ok());
         if let Some(Value::Object(extra)) = extra {
             body.extend(extra);
@@ -224,171 +273,37 @@ impl Api {
 
     /// The key of a question's reply. Texts of known order only, so that no
     /// library's taste in sorting keys decides what is paid for again.
-    fn key(&self, question: &str, attempt: u64) -> Digest {
-        let parts = json!([
-            self.base_url,
-            self.model,
-            self.system,
-            question,
-            self.temperature,
-            self.limit_field,
-            self.max_tokens,
-            self.extra,
-            attempt,
-        ]);
-        Digest::tagged(CONTEXT, parts.to_string().as_bytes())
+    fn key(&self, asking: &Asking, attempt: u64) -> Digest {
+        let mut parts = vec![
+            json!(self.base_url),
+            json!(self.model),
+            json!(self.system),
+            json!(asking.question),
+            json!(self.temperature),
+            json!(self.limit_field),
+            json!(self.max_tokens),
+            json!(self.extra),
+            json!(attempt),
+        ];
+        if !asking.before.is_empty() || asking.manner.is_some() {
+            // The table's own temperature and limit are not what is sent.
+            (parts[4], parts[6]) = (Value::Null, Value::Null);
+            parts.push(json!(asking.before));
+            parts.push(asking.manner.as_ref().map_or(Value::Null, |manner| {
+                json!([
+                    manner.temperature,
+                    manner.top_p,
+                    manner.max_tokens,
+                    manner.stop,
+                    manner.draw,
+                    self.send_seed
+                ])
+            }));
+        }
+        Digest::tagged(CONTEXT, Value::from(parts).to_string().as_bytes())
     }
 
     fn dollars(&self, read: u64, written: u64) -> f64 {
-        (read as f64 * self.price_read + written as f64 * self.price_written) / 1e6
+        self.price(read as f64, written as f64)
     }
-}
-
-/// What was spent for the replies in use, and what is set aside for those
-/// under way.
-#[derive(Debug, Default)]
-struct Purse {
-    replies: u64,
-    read: u64,
-    written: u64,
-    spent: f64,
-    aside: f64,
-    under_way: u64,
-}
-
-/// Many questions under way.
-struct Talk<'a> {
-    api: &'a Api,
-    usable: Usable<'a>,
-    desk: &'a dyn Desk,
-    book: Mutex<Replies<Reply>>,
-    /// Made by the first question that nobody answered before: without one, no
-    /// key is needed.
-    client: OnceLock<Client<'a>>,
-    server: &'a Server<'a>,
-    purse: Mutex<Purse>,
-    next: AtomicUsize,
-    failure: Mutex<Option<Failure>>,
-    replies: Mutex<Vec<Option<Reply>>>,
-    done: AtomicUsize,
-}
-
-impl Talk<'_> {
-    /// Takes one question after the other until there are none, or one failed.
-    fn work(&self, questions: &[String]) {
-        while hold(&self.failure).is_none() {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(question) = questions.get(index) else { return };
-            match self.answer(question) {
-                Ok(reply) => {
-                    hold(&self.replies)[index] = Some(reply);
-                    let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-                    self.desk.progress(done as u64, questions.len() as u64, &self.note());
-                }
-                Err(failure) => {
-                    // The first one tells; others often follow from it.
-                    hold(&self.failure).get_or_insert(failure);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn answer(&self, question: &str) -> Outcome<Reply> {
-        let mut last = None;
-        for attempt in 0..self.api.attempts {
-            self.desk.check()?;
-            let key = self.api.key(question, attempt);
-            let known = hold(&self.book).get(&key).cloned();
-            let reply = match known {
-                Some(reply) => {
-                    self.pay(&reply);
-                    reply
-                }
-                None => self.ask(question, key)?,
-            };
-            if (self.usable)(&reply).is_ok() {
-                return Ok(reply);
-            }
-            last = Some(reply);
-        }
-        last.ok_or_else(|| Failure::bug("a question was asked no time"))
-    }
-
-    fn ask(&self, question: &str, key: Digest) -> Outcome<Reply> {
-        // Four bytes to a token, as is usual for English; it only paces and sets aside.
-        let length = question.len() + self.api.system.as_ref().map_or(0, String::len);
-        let tokens = length as u64 / 4 + 16;
-        let aside = self.api.dollars(tokens, self.api.max_tokens);
-        self.set_aside(aside)?;
-        let asked = self.api.body(question);
-        let body = asked.to_string();
-        let check = || self.desk.check();
-        let said = self
-            .client()
-            .and_then(|client| client.ask(body.as_bytes(), tokens + self.api.max_tokens, &check));
-        {
-            let mut purse = hold(&self.purse);
-            purse.aside -= aside;
-            purse.under_way -= 1;
-        }
-        let reply = said?;
-        self.pay(&reply);
-        hold(&self.book).put(key, &asked, reply.clone())?;
-        Ok(reply)
-    }
-
-    fn client(&self) -> Outcome<&Client<'_>> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let opened = Client::open(self.server)?;
-        Ok(self.client.get_or_init(|| opened))
-    }
-
-    /// Sets money aside for a reply; where only replies under way are between
-    /// it and the budget, waits for what they really cost.
-    fn set_aside(&self, dollars: f64) -> Outcome<()> {
-        let budget = self.api.budget;
-        loop {
-            let mut purse = hold(&self.purse);
-            if budget <= 0.0 || purse.spent + purse.aside + dollars <= budget {
-                purse.aside += dollars;
-                purse.under_way += 1;
-                return Ok(());
-            }
-            if purse.under_way == 0 || purse.spent + dollars > budget {
-                let what = format!(
-                    "the budget of ${budget} is spent: ${:.4} paid, and the next reply may cost \
-                     ${dollars:.4}",
-                    purse.spent
-                );
-                return Err(Failure::environment(what)
-                    .hint("raise `budget`; every reply is kept, and the same command goes on"));
-            }
-            drop(purse);
-            self.desk.check()?;
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn pay(&self, reply: &Reply) {
-        let mut purse = hold(&self.purse);
-        purse.replies += 1;
-        purse.read += reply.read;
-        purse.written += reply.written;
-        purse.spent += self.api.dollars(reply.read, reply.written);
-    }
-
-    fn note(&self) -> String {
-        let purse = hold(&self.purse);
-        match purse.spent > 0.0 {
-            true => format!("{} ${:.2}", self.api.model, purse.spent),
-            false => self.api.model.clone(),
-        }
-    }
-}
-
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

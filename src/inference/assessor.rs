@@ -8,7 +8,7 @@
 //! words, the verdict in the protocol's, so that models learn one spelling.
 
 use super::annotator::{Annotation, Annotator, Case, Desk, Remark};
-use super::api::Api;
+use super::api::{Api, Asking};
 use crate::base::failure::Outcome;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Use, choice, spec};
@@ -157,8 +157,8 @@ impl Assessor {
             Some(_) => &self.rating_prompt,
             None => &self.prompt,
         };
-        let questions: Vec<String> =
-            cases.iter().map(|case| ask(template, protocol, case, "")).collect();
+        let questions: Vec<Asking> =
+            cases.iter().map(|case| ask(template, protocol, case, "").into()).collect();
         let usable = |reply: &Reply| read(protocol, "", reply).map(|_| ());
         let replies = self.api.converse(&questions, &usable, desk)?;
         let read = |(case, reply): (&Case, &Reply)| read(protocol, case.reply, reply);
@@ -167,16 +167,18 @@ impl Assessor {
 
     /// Feedback first; whoever got some that can be read is asked on.
     fn in_two(&self, protocol: &Protocol, cases: &[Case], desk: &dyn Desk) -> Outcome<Vec<Remark>> {
-        let questions: Vec<String> =
-            cases.iter().map(|case| ask(&self.feedback_prompt, protocol, case, "")).collect();
+        let questions: Vec<Asking> = cases
+            .iter()
+            .map(|case| ask(&self.feedback_prompt, protocol, case, "").into())
+            .collect();
         let usable = |reply: &Reply| judged(protocol, reply).map(|_| ());
         let said = self.api.converse(&questions, &usable, desk)?;
         let said: Vec<Result<(String, Verdict), &'static str>> =
             said.iter().map(|reply| judged(protocol, reply)).collect();
         let readable =
             || cases.iter().zip(&said).filter_map(|(case, said)| Some((case, said.as_ref().ok()?)));
-        let questions: Vec<String> = readable()
-            .map(|(case, (feedback, _))| ask(&self.refine_prompt, protocol, case, feedback))
+        let questions: Vec<Asking> = readable()
+            .map(|(case, (feedback, _))| ask(&self.refine_prompt, protocol, case, feedback).into())
             .collect();
         let usable = |reply: &Reply| text_of(reply).map(|_| ());
         let mut refined = self.api.converse(&questions, &usable, desk)?.into_iter();

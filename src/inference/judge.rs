@@ -3,7 +3,7 @@
 //! `record`'s, so that what was said once can be read again for nothing.
 
 use super::annotator::Desk;
-use super::api::Api;
+use super::api::{Api, Asking};
 use crate::base::failure::Outcome;
 use crate::base::spec::{Resource, Use, one_of, spec};
 use crate::host::chat::{End, Reply};
@@ -114,9 +114,9 @@ spec! {
 
 impl Judging for ModelJudge {
     fn judge(&self, rubric: &Rubric, asked: &[Asked], desk: &dyn Desk) -> Outcome<Vec<Reply>> {
-        let questions: Vec<String> = asked
+        let questions: Vec<Asking> = asked
             .iter()
-            .map(|asked| rubric.ask(asked.question, &asked.replies, asked.reference))
+            .map(|asked| rubric.ask(asked.question, &asked.replies, asked.reference).into())
             .collect();
         let usable = |reply: &Reply| match judgement::read(rubric, &reply.text) {
             Some(_) => Ok(()),

@@ -7,3 +7,4 @@ pub mod judge;
 pub mod local;
 pub mod prompting;
 pub mod reference;
+pub mod voice;

@@ -24,6 +24,7 @@ pub mod drive;
 pub mod errand;
 pub mod event;
 pub mod executor;
+pub mod foreseen;
 pub mod isolated;
 pub mod judge;
 pub mod outlook;

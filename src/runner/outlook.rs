@@ -7,7 +7,10 @@
 use crate::{
     base::failure::Outcome,
     plan::{Plan, freshness::Freshness},
-    runner::judge::Expected,
+    runner::{
+        foreseen::{Foresight, foresee},
+        judge::Expected,
+    },
     stages::kind::{Outlay, Ready},
     store::{
         Store,
@@ -47,6 +50,8 @@ pub struct Outlook {
     pub dollars_at_most: Option<f64>,
     /// Bytes of what is stored.
     pub stored: Share,
+    /// What those steps probably take of which nothing was measured, by sizes that the manifest names.
+    pub foreseen: Foresight,
     /// Bytes in use at most while it goes on: what is stored and the checkpoints beside it.
     pub disk: Share,
 }
@@ -76,6 +81,7 @@ pub fn outlook(
     let scatter = history.scatter();
     let mut seconds: Vec<Option<Range>> = vec![None; expected.len()];
     let mut checkpoints: Vec<Range> = Vec::new();
+    let mut unmeasured = vec![false; expected.len()];
     for (step, one) in expected.iter().enumerate() {
         if one.freshness == Freshness::Fresh {
             continue;
@@ -86,6 +92,7 @@ pub fn outlook(
         seconds[step] = history.time(&planned.logical, &planned.shape.kind, &scatter);
         all.work.add(seconds[step]);
         let cost = history.cost(&planned.logical, store)?;
+        unmeasured[step] = cost.is_none();
         all.tokens.add(cost.map(|cost| Range::exact(cost.tokens)));
         money(&mut all, &outlay, cost.as_ref());
         let made = cost.map(|cost| Range::exact(cost.bytes as f64)).or_else(|| {
@@ -99,6 +106,7 @@ pub fn outlook(
             checkpoints.push(Range { low: 0.0, middle: middle * copies, high: high * copies });
         }
     }
+    all.foreseen = foresee(plan, stages, &|step| unmeasured[step]);
     all.wall = Share { range: wall(plan, expected, &seconds, jobs), unknown: all.work.unknown };
     // As many as run at once may have checkpoints at once, the largest of them.
     checkpoints.sort_by(|a, b| b.high.total_cmp(&a.high));

@@ -8,15 +8,17 @@
 //! # Source
 //! Lu et al., SELF, arXiv 2310.00533, section 3.1.
 
-use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, spec};
 use crate::inference::annotator::{Annotation, Annotator, AnnotatorSpec, Case, Remark};
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::protocol::{AnswerForm, Protocol};
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Example, Problem, Verdict, answer};
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
@@ -30,7 +32,7 @@ spec! {
     #[check(sampling)]
     pub struct Collect {
         /// Model that answers.
-        model: Ref<Model>,
+        model: Voice,
         /// Problems; the annotator may look at the gold answers.
         problems: Ref<Problems>,
         /// Who writes feedback and refined replies.
@@ -56,6 +58,7 @@ spec! {
 
 fn sampling(spec: &Collect, node: &Node, cx: &mut Reading) {
     speaking::check_sampling(spec.top_p, node, cx);
+    speaking::check_server(&spec.model, spec.top_k, false, node, cx);
 }
 
 /// This kind's row in the table.
@@ -72,11 +75,18 @@ impl Stage for Collect {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
     }
 
     fn outlay(&self) -> Outlay {
-        self.annotator.get().asks().map_or_else(Outlay::default, Outlay::of_server)
+        let annotator = self.annotator.get().asks();
+        let annotator = annotator.map_or_else(Outlay::default, Outlay::of_server);
+        speaking::outlay(&self.model).and(annotator)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let annotator = &self.annotator;
+        foresight::collected(&self.model, annotator, self.balance, self.max_tokens, given)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -175,7 +185,8 @@ impl Collect {
             logprob: false,
             batch: BATCH,
         };
-        let said = Speaker::new(work)?.ask("answers", &prompts, work.seed(), &manner)?;
+        let said =
+            Speaker::new(work, &self.model)?.ask("answers", &prompts, work.seed(), &manner)?;
         work.metric("generated-tokens", speaking::total(&said).written as f64);
         let dialogue = |(problem, said): (Problem, speaking::Said)| Dialogue {
             problem,

@@ -10,15 +10,17 @@
 
 mod exam;
 
-use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::Outcome as Result;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::engine::sample::Sampling;
+use crate::inference::voice::Voice;
 use crate::record::extractor::Extractor;
 use crate::record::protocol::{AnswerForm, Protocol};
 use crate::record::{Dialogue, Measure, Problem, Scores, Tokens};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, Speaker, sampled_at};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
@@ -46,7 +48,7 @@ spec! {
     #[check(sampling)]
     pub struct Evaluate {
         /// Model to score.
-        model: Ref<Model>,
+        model: Voice,
         /// Problems to answer.
         problems: Ref<Problems>,
         /// Texts.
@@ -82,6 +84,7 @@ spec! {
 
 fn sampling(spec: &Evaluate, node: &Node, cx: &mut Reading) {
     speaking::check_sampling(spec.top_p, node, cx);
+    speaking::check_server(&spec.model, spec.top_k, spec.logprobs, node, cx);
     let at = |field: &str| node.at([field]).unwrap_or(node).origin.clone();
     if spec.passes == 0 || spec.passes > 1 && !spec.modes.contains(&Mode::Refine) {
         let why = "`passes` is at least 1, and above 1 only with `refine` among the `modes`";
@@ -106,12 +109,20 @@ impl Stage for Evaluate {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        foresight::evaluated(self, given)
     }
 
     fn run(&self, work: &Work) -> Result<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
-        let exam = Exam { spec: self, work, problems, speaker: Speaker::new(work)? };
+        let exam = Exam { spec: self, work, problems, speaker: Speaker::new(work, &self.model)? };
         let wants = |mode| self.modes.contains(&mode);
         let greedy = exam.converse("greedy", 1, Sampling::Greedy, wants(Mode::Refine))?;
         let passes = exam.passes(&greedy)?;

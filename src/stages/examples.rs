@@ -9,6 +9,7 @@ use crate::base::spec::{Ref, Use, choice, spec};
 use crate::inference::reference::{expression, show};
 use crate::record::Problem;
 use crate::record::protocol::{AnswerForm, Protocol};
+use crate::stages::foresight::{self, Extent, Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
 
@@ -45,6 +46,13 @@ pub const KIND: Kind = Kind::of::<Examples>("examples", "stage", 1, true);
 impl Stage for Examples {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
         vec![("examples".into(), ArtifactKind::Examples)]
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let problems = given.one("problems")?;
+        // A question, and an answer of about its length.
+        let question = foresight::prompt(&[problems.question, problems.question]);
+        Some(Foreseen::of("examples", Extent { question, ..problems }))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -8,9 +8,11 @@ use crate::base::node::Node;
 use crate::base::spec::{Reading, spec};
 use crate::record::Problem;
 use crate::stages::fetching::Source;
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::formats::{self, Format, Style};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
+use crate::store::spread::Range;
 use std::collections::{BTreeMap, BTreeSet};
 
 spec! {
@@ -35,6 +37,9 @@ spec! {
         /// Mirror folder; without it the environment's REKINDLE_MIRROR.
         #[exec]
         mirror: Option<String>,
+        /// How many problems the file is known to hold: what `plan` reckons with before it is here.
+        #[exec]
+        rows: Option<u64>,
         /// Most bytes the file may have.
         #[exec]
         limit: u64 = 1 << 30,
@@ -62,6 +67,16 @@ fn sensible(fetch: &FetchDataset, node: &Node, cx: &mut Reading) {
 impl Stage for FetchDataset {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
         vec![("problems".into(), ArtifactKind::Problems)]
+    }
+
+    fn foresee(&self, _: &Given) -> Option<Foreseen> {
+        let all = self.rows? as f64;
+        let most = if self.first > 0 { all.min(self.first as f64) } else { all };
+        // How many are dropped shows only when they are there.
+        let drops = self.require_solution || self.distinct || self.max_words > 0;
+        let low = if drops { most / 2.0 } else { most };
+        let items = Range { low, middle: most, high: most };
+        Some(Foreseen::of("problems", foresight::problems(items)))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -165,6 +180,7 @@ mod tests {
             url: "nowhere".into(),
             sha256: Some(http::sha256(FILE.as_bytes())),
             git_blob: None,
+            rows: None,
             format: Format::MawpsCsv,
             mirror_path: Some("a.csv".into()),
             mirror: Some(folder.path().display().to_string()),

@@ -7,9 +7,11 @@ use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, choice, spec};
 use crate::record::{Dialogue, Problem};
 use crate::stages::fetching::Source;
+use crate::stages::foresight::{Extent, Foreseen, Given};
 use crate::stages::formats;
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
+use crate::store::spread::Range;
 
 choice! {
     /// How a file holds its replies.
@@ -59,6 +61,13 @@ fn sensible(fetch: &FetchReplies, node: &Node, cx: &mut Reading) {
 impl Stage for FetchReplies {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
         vec![("dialogues".into(), ArtifactKind::Dialogues)]
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let problems = given.one("problems")?;
+        // Of whole paragraphs, as these judged sets have them.
+        let reply = Range { low: 50.0, middle: 250.0, high: 800.0 };
+        Some(Foreseen::of("dialogues", Extent { reply, ..problems }))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -6,19 +6,21 @@
 //! Lu et al., SELF, arXiv 2310.00533, section 3.2: the model judges its own
 //! refined reply once more.
 
-use crate::base::artifact::{ArtifactKind, Dialogues, Model};
+use crate::base::artifact::{ArtifactKind, Dialogues};
 use crate::base::failure::Outcome;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::answer;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Tally, Tokens, Verdict};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::self_feedback::feedback_manner;
-use crate::stages::speaking::{BATCH, Said, Speaker};
+use crate::stages::speaking::{self, BATCH, Said, Speaker};
 use crate::stages::tallying::{Judged, tally};
 use crate::stages::work::Work;
 
@@ -47,7 +49,7 @@ spec! {
     #[check(rates)]
     pub struct Filter {
         /// Model that judges; in self-evolution the one that refined.
-        model: Ref<Model>,
+        model: Voice,
         /// Dialogues with refined replies.
         dialogues: Ref<Dialogues>,
         /// Texts.
@@ -98,7 +100,21 @@ impl Stage for Filter {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let dialogues = given.one("dialogues")?;
+        let mut all = Foreseen::default();
+        if self.rule != Rule::None {
+            let prompt = foresight::prompt(&[dialogues.question, dialogues.reply]);
+            all.says(&self.model, given, dialogues.items, prompt, self.max_tokens)?;
+        }
+        Some(all.with("kept", foresight::kept(dialogues)))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -129,7 +145,7 @@ impl Stage for Filter {
 impl Filter {
     /// Lets the model look at every refined reply that holds an answer.
     fn judge(&self, work: &Work, dialogues: &[Dialogue]) -> Outcome<Vec<Second>> {
-        let speaker = Speaker::new(work)?;
+        let speaker = Speaker::new(work, &self.model)?;
         let refined = |d: &Dialogue| d.refined.clone().unwrap_or_default();
         let prompts: Vec<Prompt> = dialogues
             .iter()

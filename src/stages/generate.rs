@@ -1,15 +1,17 @@
 //! Kind `generate`: problems and a model -> dialogues with the model's replies
 //! (the paper's `r`). Randomness: sampling, one seed for each problem.
 
-use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::Outcome;
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, Use, spec};
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
 use crate::record::{Dialogue, Problem};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Extent, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker, sampled_at};
 use crate::stages::work::Work;
 
@@ -18,7 +20,7 @@ spec! {
     #[check(sampling)]
     pub struct Generate {
         /// Model that answers.
-        model: Ref<Model>,
+        model: Voice,
         /// Problems to answer; their gold answers are not looked at.
         problems: Ref<Problems>,
         /// Texts.
@@ -39,6 +41,7 @@ spec! {
 
 fn sampling(spec: &Generate, node: &Node, cx: &mut Reading) {
     speaking::check_sampling(spec.top_p, node, cx);
+    speaking::check_server(&spec.model, spec.top_k, spec.logprobs, node, cx);
 }
 
 /// This kind's row in the table.
@@ -50,12 +53,24 @@ impl Stage for Generate {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let problems = given.one("problems")?;
+        let mut all = Foreseen::default();
+        let prompt = foresight::prompt(&[problems.question]);
+        let reply = all.says(&self.model, given, problems.items, prompt, self.max_tokens)?;
+        Some(all.with("dialogues", Extent { reply, ..problems }))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
         let problems: Vec<Problem> = work.input("problems")?.rows("problems.jsonl")?;
-        let speaker = Speaker::new(work)?;
+        let speaker = Speaker::new(work, &self.model)?;
         let prompts: Vec<Prompt> =
             problems.iter().map(|p| self.protocol.question_prompt(p)).collect();
         let manner = Manner {

@@ -16,8 +16,10 @@ use crate::engine::weights::folder::Weights;
 use crate::host::fs;
 use crate::host::hub::{self, Hub};
 use crate::record::TrainLog;
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::{OutputFolder, Work};
+use crate::store::spread::Range;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,6 +50,10 @@ spec! {
         /// read before every run, plan or report to find it out, and `why` shows it; with it a
         /// stored result needs no folder.
         digest: Option<String>,
+        /// How many weights it is known to have, such as 6.74e9: what `plan` reckons with before it is
+        /// here.
+        #[exec]
+        weights: Option<f64>,
         /// Vocabulary to use instead of the folder's.
         tokenizer: Option<Ref<TokenizerArtifact>>,
     }
@@ -85,6 +91,12 @@ impl Stage for Import {
         let pinned = Import { digest, ..self.clone() };
         let identity = pinned.identity();
         Ok(Some((Arc::new(pinned), identity)))
+    }
+
+    fn foresee(&self, _: &Given) -> Option<Foreseen> {
+        let size = self.weights?;
+        let bytes = Range::exact(foresight::stored(size));
+        Some(Foreseen { bytes, ..Foreseen::of("model", foresight::model(size)) })
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -20,6 +20,7 @@ use crate::record::rubric::{Form, Orders, Rubric};
 use crate::record::{
     self, Dialogue, Measure, ModeScores, Problem, Scores, Tokens, judgement, overlap,
 };
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::work::Work;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +99,22 @@ impl Stage for Judge {
 
     fn outlay(&self) -> Outlay {
         self.judge.get().asks().map_or_else(Outlay::default, Outlay::of_server)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let [ours, theirs] = [given.one("replies")?, given.one("against")?];
+        let mut all = Foreseen::default();
+        if let Some(api) = self.judge.get().asks() {
+            let orders = match self.rubric.orders {
+                Orders::Both if self.rubric.form != Form::Rating => 2.0,
+                _ => 1.0,
+            };
+            let pairs = if ours.items.high < theirs.items.high { ours } else { theirs };
+            let asked = pairs.items.times(orders);
+            let prompt = foresight::prompt(&[ours.question, ours.reply, theirs.reply]);
+            all.asks(api, asked.by(prompt), asked.by(foresight::filled(api.limit())));
+        }
+        Some(all)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

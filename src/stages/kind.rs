@@ -18,7 +18,10 @@ use crate::{
     inference::api::Api,
     manifest::{Arm, Declared, KindInfo},
     plan::{ArmShape, StepShape},
-    stages::work::Work,
+    stages::{
+        foresight::{Foreseen, Given},
+        work::Work,
+    },
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -70,6 +73,12 @@ pub trait Stage: Written + Send + Sync {
         Outlay::default()
     }
 
+    /// What it probably takes and gives, by the numbers that its table and its
+    /// inputs name; none where they name too few.
+    fn foresee(&self, _given: &Given) -> Option<Foreseen> {
+        None
+    }
+
     /// The same stage and its identity, with the digest of what it takes from
     /// outside the store; none where it takes nothing or the digest is given.
     ///
@@ -106,6 +115,18 @@ impl Outlay {
     /// Of a stage that asks a server all it asks within one budget.
     pub fn of_server(api: &Api) -> Outlay {
         Outlay { asks: true, dollars: api.at_most(), ..Outlay::default() }
+    }
+
+    /// What two servers that one step asks may take together.
+    pub fn and(self, other: Outlay) -> Outlay {
+        match (self.asks, other.asks) {
+            (_, false) => self,
+            (false, true) => other,
+            (true, true) => {
+                let dollars = self.dollars.zip(other.dollars).map(|(one, two)| one + two);
+                Outlay { dollars, ..self }
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::base::spec::{Reading, Ref, choice, spec};
 use crate::base::text;
 use crate::record::runs::Finder;
 use crate::record::{Example, Leak, Leaks, Problem, TestSet};
+use crate::stages::foresight::{Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,12 @@ impl Stage for LeakCheck {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
         let tests = self.tests.keys().map(|name| (name.clone(), ArtifactKind::Problems));
         tests.chain([(LEAKS.to_owned(), ArtifactKind::Leaks)]).collect()
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let of = |name: &String| Some((name.clone(), given.one(&format!("tests.{name}"))?));
+        let outputs = self.tests.keys().map(of).collect::<Option<Vec<_>>>()?;
+        Some(Foreseen { outputs, ..Foreseen::default() })
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -1,6 +1,7 @@
 //! The verbs: what a step can do. One kind is one file; a new one is that file
 //! and two lines here.
 
+pub mod foresight;
 pub mod kind;
 pub mod work;
 

@@ -1,16 +1,18 @@
 //! Kind `self-feedback`: dialogues and a model -> the dialogues with the
 //! model's feedback on each reply (the paper's `f`). Randomness: sampling.
 
-use crate::base::artifact::{ArtifactKind, Dialogues, Model};
+use crate::base::artifact::{ArtifactKind, Dialogues};
 use crate::base::failure::Outcome;
 use crate::base::spec::{Ref, Use, spec};
 use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::Dialogue;
 use crate::record::answer;
 use crate::record::protocol::Protocol;
 use crate::record::template::Prompt;
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker};
 use crate::stages::work::Work;
 
@@ -19,7 +21,7 @@ spec! {
     /// refined reply.
     pub struct SelfFeedback {
         /// Model that judges; in self-evolution the one that replied.
-        model: Ref<Model>,
+        model: Voice,
         /// Dialogues with replies.
         dialogues: Ref<Dialogues>,
         /// Texts.
@@ -40,12 +42,24 @@ impl Stage for SelfFeedback {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let dialogues = given.one("dialogues")?;
+        let mut all = Foreseen::default();
+        let prompt = foresight::prompt(&[dialogues.question, dialogues.reply]);
+        all.says(&self.model, given, dialogues.items, prompt, self.max_tokens)?;
+        Some(all.with("dialogues", dialogues))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
         let mut dialogues: Vec<Dialogue> = work.input("dialogues")?.rows("dialogues.jsonl")?;
-        let speaker = Speaker::new(work)?;
+        let speaker = Speaker::new(work, &self.model)?;
         let manner = feedback_manner(&self.protocol, self.temperature, self.max_tokens);
         let prompts: Vec<Prompt> =
             dialogues.iter().map(|d| self.protocol.feedback_prompt(&d.problem, &d.reply)).collect();

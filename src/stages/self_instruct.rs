@@ -11,20 +11,23 @@
 //! ROUGE-L. Lu et al., SELF, arXiv 2310.00533, makes the questions of its second
 //! and third rounds so.
 
-use crate::base::artifact::{ArtifactKind, Model, Problems};
+use crate::base::artifact::{ArtifactKind, Problems};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::seed::Seed;
 use crate::base::spec::{Reading, Ref, Use, choice, spec};
 use crate::base::text;
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::protocol::Protocol;
 use crate::record::rouge::Pool;
 use crate::record::template::Prompt;
 use crate::record::{Problem, Tally};
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Said, Speaker, sampled_at};
 use crate::stages::work::Work;
+use crate::store::spread::Range;
 use std::ops::RangeInclusive;
 
 choice! {
@@ -52,7 +55,7 @@ spec! {
     #[check(sensible)]
     pub struct SelfInstruct {
         /// Model that writes.
-        model: Ref<Model>,
+        model: Voice,
         /// Problems that examples are drawn from; new ones must differ from all of them.
         seeds: Ref<Problems>,
         /// More problems that new ones must differ from: other pools, and test sets.
@@ -94,6 +97,7 @@ spec! {
 
 fn sensible(spec: &SelfInstruct, node: &Node, cx: &mut Reading) {
     speaking::check_sampling(spec.top_p, node, cx);
+    speaking::check_server(&spec.model, spec.top_k, false, node, cx);
     let mut complain = |field: &str, why: &str| {
         cx.error(&node.at([field]).unwrap_or(node).origin, why);
     };
@@ -130,7 +134,27 @@ impl Stage for SelfInstruct {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let seeds = given.one("seeds")?;
+        let least = self.count.div_ceil(self.asked) as f64;
+        let requests = Range {
+            low: least,
+            middle: least * (self.patience as f64).min(2.0),
+            high: least * self.patience as f64,
+        };
+        let mut all = Foreseen::default();
+        let prompt = foresight::prompt(&[seeds.question.times(self.shown as f64)]);
+        all.says(&self.model, given, requests, prompt, self.max_tokens)?;
+        let count = self.count as f64;
+        let items = Range { low: self.least as f64, middle: count, high: count };
+        Some(all.with("problems", foresight::problems(items)))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -145,7 +169,7 @@ impl Stage for SelfInstruct {
             let known: Vec<Problem> = input.rows("problems.jsonl")?;
             known.iter().for_each(|problem| sieve.pool.add(&problem.question));
         }
-        let speaker = Speaker::new(work)?;
+        let speaker = Speaker::new(work, &self.model)?;
         let mut left = self.count.div_ceil(self.asked).saturating_mul(self.patience);
         let mut requests = 0;
         for wave in 0u64.. {

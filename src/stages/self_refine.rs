@@ -1,14 +1,16 @@
 //! Kind `self-refine`: dialogues with feedback and a model -> the dialogues
 //! with the model's refined replies (the paper's `r̂`). Randomness: sampling.
 
-use crate::base::artifact::{ArtifactKind, Dialogues, Model};
+use crate::base::artifact::{ArtifactKind, Dialogues};
 use crate::base::failure::{Failure, Outcome};
 use crate::base::spec::{Ref, Use, spec};
 use crate::engine::sample::Sampling;
 use crate::inference::local::Manner;
+use crate::inference::voice::Voice;
 use crate::record::Dialogue;
 use crate::record::protocol::Protocol;
-use crate::stages::kind::{Kind, Stage};
+use crate::stages::foresight::{self, Extent, Foreseen, Given};
+use crate::stages::kind::{Kind, Outlay, Stage};
 use crate::stages::speaking::{self, BATCH, Speaker};
 use crate::stages::work::Work;
 
@@ -16,7 +18,7 @@ spec! {
     /// Lets a model write a better reply after the feedback of every dialogue.
     pub struct SelfRefine {
         /// Model that refines.
-        model: Ref<Model>,
+        model: Voice,
         /// Dialogues with replies and feedback.
         dialogues: Ref<Dialogues>,
         /// Texts.
@@ -37,7 +39,21 @@ impl Stage for SelfRefine {
     }
 
     fn needs_device(&self) -> bool {
-        true
+        self.model.server().is_none()
+    }
+
+    fn outlay(&self) -> Outlay {
+        speaking::outlay(&self.model)
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let dialogues = given.one("dialogues")?;
+        let Extent { items, question, reply, .. } = dialogues;
+        let mut all = Foreseen::default();
+        // A feedback is about as long as what it is about.
+        let prompt = foresight::prompt(&[question, reply, reply]);
+        let reply = all.says(&self.model, given, items, prompt, self.max_tokens)?;
+        Some(all.with("dialogues", Extent { reply, ..dialogues }))
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {
@@ -50,7 +66,7 @@ impl Stage for SelfRefine {
             })?;
             prompts.push(self.protocol.refine_prompt(&d.problem, &d.reply, feedback));
         }
-        let speaker = Speaker::new(work)?;
+        let speaker = Speaker::new(work, &self.model)?;
         let manner = Manner {
             sampling: Sampling::at(self.temperature),
             max_tokens: self.max_tokens as usize,

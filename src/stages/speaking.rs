@@ -1,5 +1,5 @@
-//! What the stages share that let a model speak: loading a checkpoint, and
-//! asking many questions such that no finished reply is ever lost.
+//! What the stages share that let a model speak: loading a checkpoint or asking
+//! a server, and asking many questions such that no finished reply is ever lost.
 
 use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
@@ -8,9 +8,12 @@ use crate::base::spec::Reading;
 use crate::engine;
 use crate::engine::sample::Sampling;
 use crate::engine::tokenizer::{FILES, Files};
+use crate::host::chat::{End, Reply};
 use crate::inference::local::{Local, Manner, Question, Utterance, open_device};
+use crate::inference::voice::{Responder, Voice};
 use crate::record::Tokens;
 use crate::record::template::Prompt;
+use crate::stages::kind::Outlay;
 use crate::stages::work::Work;
 use crate::store::artifact::Artifact;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,13 @@ pub(super) const BATCH: usize = 64;
 /// A model that keeps what it says.
 pub(super) struct Speaker<'a> {
     work: &'a Work<'a>,
-    local: Local,
+    mouth: Mouth<'a>,
+}
+
+/// Where a reply comes from.
+enum Mouth<'a> {
+    Local(Box<Local>),
+    Server(&'a Responder),
 }
 
 /// How tokens are chosen, in the manifest's numbers.
@@ -35,6 +44,35 @@ pub(super) fn check_sampling(top_p: f64, node: &Node, cx: &mut Reading) {
         let at = node.at(["top-p"]).unwrap_or(node);
         cx.error(&at.origin, "`top-p` must be above 0 and at most 1");
     }
+}
+
+/// What a server's protocol has no word for is a mistake.
+pub(super) fn check_server(
+    voice: &Voice,
+    top_k: u64,
+    logprobs: bool,
+    node: &Node,
+    cx: &mut Reading,
+) {
+    if voice.server().is_none() {
+        return;
+    }
+    let mut complain = |field: &str, why: &str| {
+        cx.error(&node.at([field]).unwrap_or(node).origin, why);
+    };
+    if top_k > 0 {
+        let why = "`top-k` is not in the protocol of servers; where yours knows it, say so in \
+            `extra` of its `[api.X]`: `{\"top_k\": 40}`";
+        complain("top-k", why);
+    }
+    if logprobs {
+        complain("logprobs", "`logprobs` is for models of the study; a server's are not asked for");
+    }
+}
+
+/// What asking may cost besides time.
+pub(super) fn outlay(voice: &Voice) -> Outlay {
+    voice.server().map_or_else(Outlay::default, |responder| Outlay::of_server(&responder.api))
 }
 
 /// What is kept of a reply.
@@ -69,9 +107,13 @@ pub(super) fn tokenizer_files(artifact: &Artifact) -> Outcome<Files> {
 }
 
 impl<'a> Speaker<'a> {
-    /// The model in the input `model`.
-    pub(super) fn new(work: &'a Work<'a>) -> Outcome<Speaker<'a>> {
-        Ok(Speaker { work, local: load(work, work.input("model")?)? })
+    /// The model in the input `model`, or the server that stands for it.
+    pub(super) fn new(work: &'a Work<'a>, voice: &'a Voice) -> Outcome<Speaker<'a>> {
+        let mouth = match voice {
+            Voice::Model(_) => Mouth::Local(Box::new(load(work, work.input("model")?)?)),
+            Voice::Server(responder) => Mouth::Server(responder),
+        };
+        Ok(Speaker { work, mouth })
     }
 
     /// Asks every question under the name `topic`; replies in the order of the
@@ -84,7 +126,49 @@ impl<'a> Speaker<'a> {
         seed: Seed,
         manner: &Manner,
     ) -> Outcome<Vec<Said>> {
-        for warning in self.local.notes(prompts)?.warnings() {
+        match &self.mouth {
+            Mouth::Local(local) => self.ask_local(local, topic, prompts, seed, manner),
+            Mouth::Server(responder) => self.ask_server(responder, topic, prompts, seed, manner),
+        }
+    }
+
+    /// What a server says is kept by what it was asked, for all steps.
+    fn ask_server(
+        &self,
+        responder: &Responder,
+        topic: &str,
+        prompts: &[Prompt],
+        seed: Seed,
+        manner: &Manner,
+    ) -> Outcome<Vec<Said>> {
+        let replies = responder.answer(prompts, seed, manner, self.work)?;
+        let count = |test: &dyn Fn(&Reply) -> bool| replies.iter().filter(|r| test(r)).count();
+        let refused = |reply: &Reply| reply.end == End::Refused;
+        let empty = |reply: &Reply| !refused(reply) && reply.text.is_empty();
+        for (what, count) in [("refused", count(&refused)), ("empty", count(&empty))] {
+            if count > 0 {
+                let of = replies.len();
+                self.work.warn(format!("{count} of {of} replies to `{topic}` are {what}"));
+            }
+        }
+        let said = |reply: Reply| Said {
+            text: reply.text,
+            tokens: Tokens { read: reply.read, written: reply.written },
+            logprob: None,
+            cut: reply.end == End::CutOff,
+        };
+        Ok(replies.into_iter().map(said).collect())
+    }
+
+    fn ask_local(
+        &self,
+        local: &Local,
+        topic: &str,
+        prompts: &[Prompt],
+        seed: Seed,
+        manner: &Manner,
+    ) -> Outcome<Vec<Said>> {
+        for warning in local.notes(prompts)?.warnings() {
             self.work.warn(format!("prompts of `{topic}`: {warning}"));
         }
         let mut memo = self.work.memo::<Said>(topic)?;
@@ -106,7 +190,7 @@ impl<'a> Speaker<'a> {
             self.work.progress(finished as u64, prompts.len() as u64, "records", topic);
             self.work.check()
         };
-        engine::on_threads(self.work.threads(), || self.local.speak(&missing, manner, &mut keep))?;
+        engine::on_threads(self.work.threads(), || local.speak(&missing, manner, &mut keep))?;
         (0..prompts.len())
             .map(|index| {
                 let lost = || Failure::bug(format!("question {index} of `{topic}` has no reply"));

@@ -6,8 +6,10 @@ use crate::base::failure::{Failure, Outcome};
 use crate::base::node::Node;
 use crate::base::spec::{Reading, Ref, spec};
 use crate::record::Problem;
+use crate::stages::foresight::{Extent, Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
+use crate::store::spread::Range;
 use std::collections::BTreeMap;
 
 spec! {
@@ -37,6 +39,21 @@ fn sensible(split: &Split, node: &Node, cx: &mut Reading) {
 impl Stage for Split {
     fn outputs(&self) -> Vec<(String, ArtifactKind)> {
         self.sets.keys().map(|name| (name.clone(), ArtifactKind::Problems)).collect()
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        let all = given.one("problems")?;
+        let named = self.sets.values().sum::<u64>() as f64;
+        let rest = |n: f64| (n - named).max(0.0);
+        let Range { low, middle, high } = all.items;
+        let of = |(name, &n): (&String, &u64)| {
+            let items = match n {
+                0 => Range { low: rest(low), middle: rest(middle), high: rest(high) },
+                n => Range::exact(n as f64),
+            };
+            (name.clone(), Extent { items, ..all })
+        };
+        Some(Foreseen { outputs: self.sets.iter().map(of).collect(), ..Foreseen::default() })
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -27,6 +27,7 @@ use crate::inference::prompting::sequence;
 use crate::record::{AdapterLog, Example, Overlong, TextNotes, TrainLog};
 use crate::stages::architecture::Architecture;
 use crate::stages::fitting::{self, Outlook, TooLarge};
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Need, Outlay, Stage};
 use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
@@ -199,6 +200,10 @@ impl Stage for Train {
         let checkpoints = if self.lora.is_some() { 0 } else { 9 };
         let bytes = self.model.as_ref().and_then(|model| fitting::stored(model));
         Outlay { bytes, checkpoints, ..Outlay::default() }
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        foresight::trained(self, given)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -31,6 +31,7 @@ use crate::record::protocol::Protocol;
 use crate::record::reward::{Judgement, PairCounts, RewardCard};
 use crate::record::{AdapterLog, Dialogue, TextNotes, TrainLog, answer};
 use crate::stages::fitting::{Outlook, TooLarge};
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::low_rank::{self, LowRank};
 use crate::stages::speaking;
@@ -160,6 +161,10 @@ impl Stage for TrainReward {
 
     fn needs_device(&self) -> bool {
         true
+    }
+
+    fn foresee(&self, given: &Given) -> Option<Foreseen> {
+        foresight::rewarded(self.epochs, self.recompute, given)
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

@@ -17,8 +17,10 @@ use crate::base::spec::{Reading, Use, spec};
 use crate::inference::reference::{compare_numbers, show, working};
 use crate::record::protocol::Protocol;
 use crate::record::{Example, Operation, Problem};
+use crate::stages::foresight::{self, Foreseen, Given};
 use crate::stages::kind::{Kind, Stage};
 use crate::stages::work::Work;
+use crate::store::spread::Range;
 use std::collections::{BTreeMap, BTreeSet};
 
 spec! {
@@ -118,6 +120,13 @@ impl Stage for WordProblems {
         let problems = self.problems.keys().map(|name| (name.clone(), ArtifactKind::Problems));
         let examples = self.drills.keys().chain(self.comparisons.keys());
         problems.chain(examples.map(|name| (name.clone(), ArtifactKind::Examples))).collect()
+    }
+
+    fn foresee(&self, _: &Given) -> Option<Foreseen> {
+        let of = |(name, &n): (&String, &u64)| {
+            (name.clone(), foresight::problems(Range::exact(n as f64)))
+        };
+        Some(Foreseen { outputs: self.problems.iter().map(of).collect(), ..Foreseen::default() })
     }
 
     fn run(&self, work: &Work) -> Outcome<()> {

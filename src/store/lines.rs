@@ -10,7 +10,7 @@ use crate::base::{
 };
 use crate::host::{disk::Out, fs};
 use std::{
-    io::{Read, Seek, SeekFrom, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
@@ -18,6 +18,13 @@ use std::{
 const CONTEXT: &str = "rekindle 2026 line v1";
 /// Digits of it before each line.
 const SUM: usize = 16;
+
+/// Where a payload is in its file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    start: u64,
+    length: u64,
+}
 
 /// A file of lines, open for appending.
 #[derive(Debug)]
@@ -75,6 +82,62 @@ impl Lines {
     /// When the disk refuses.
     pub fn sync(&self) -> Outcome<()> {
         self.file.sync().doing(|| format!("syncing `{}`", self.file.path().display()))
+    }
+
+    /// Appends a line; where its payload is in the file, in bytes, also where
+    /// other processes append too.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append_placed(&mut self, payload: &str) -> Outcome<Place> {
+        self.append(payload)?;
+        // What is opened for appending stands behind its own last write.
+        let end = self.file.stream_position();
+        let end = end.doing(|| format!("appending to `{}`", self.file.path().display()))?;
+        let length = payload.len() as u64;
+        Ok(Place { start: end.saturating_sub(length + 1), length })
+    }
+
+    /// Goes through all good lines there are, one in memory at a time.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn each(&mut self, hear: &mut dyn FnMut(Place, &str)) -> Outcome<()> {
+        let path = self.file.path().to_owned();
+        let doing = || format!("reading `{}`", path.display());
+        self.file.rewind().doing(doing)?;
+        let mut reader = BufReader::with_capacity(1 << 18, &mut self.file);
+        let (mut at, mut line) = (0, Vec::new());
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).doing(doing)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let whole = line.strip_suffix(b"\n");
+            let found = whole.and_then(|line| payload(line).or_else(|| behind_a_torn_one(line)));
+            if let Some(found) = found {
+                // A payload reaches to the end of its line.
+                let length = found.len() as u64;
+                hear(Place { start: at + read as u64 - 1 - length, length }, found);
+            }
+            at += read as u64;
+        }
+    }
+
+    /// The payload at a place; none where it is damaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn at(&mut self, place: Place) -> Outcome<Option<String>> {
+        let Some(begin) = place.start.checked_sub(SUM as u64 + 1) else { return Ok(None) };
+        let path = self.file.path().to_owned();
+        let doing = || format!("reading `{}`", path.display());
+        self.file.seek(SeekFrom::Start(begin)).doing(doing)?;
+        let mut line = Vec::new();
+        let whole = SUM as u64 + 1 + place.length;
+        (&mut self.file).take(whole).read_to_end(&mut line).doing(doing)?;
+        Ok(payload(&line).map(str::to_owned))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
@@ -182,6 +245,32 @@ mod tests {
                 vec!["{\"b\":\"0123456789abcdef é\"}".to_owned(), "{\"a\":1}".to_owned()];
             assert_eq!(read, (expected, true), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_is_gone_through_line_by_line_is_found_again_at_its_place() {
+        let folder = temp_dir::TempDir::new().unwrap();
+        let path = folder.path().join("book");
+        let torn = encode("{\"a\":1}");
+        std::fs::write(&path, format!("{}{}junk", &torn[..9], encode("{\"b\":\"é\"}"))).unwrap();
+        let (mut one, mut two) =
+            (Lines::append_to(&path).unwrap(), Lines::append_to(&path).unwrap());
+        let mut placed = vec![one.append_placed("3").unwrap(), two.append_placed("44").unwrap()];
+        placed.push(one.append_placed("555").unwrap());
+        let mut seen = Vec::new();
+        one.each(&mut |place, text| seen.push((place, text.to_owned()))).unwrap();
+        let texts: Vec<&str> = seen.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, read(&path).unwrap());
+        assert_eq!(texts, ["{\"b\":\"é\"}", "3", "44", "555"]);
+        assert_eq!(seen[1..].iter().map(|(place, _)| *place).collect::<Vec<_>>(), placed);
+        for (place, text) in &seen {
+            assert_eq!(two.at(*place).unwrap().as_ref(), Some(text));
+        }
+        // Reading moves nothing of what is written after it.
+        let next = two.append_placed("6").unwrap();
+        assert_eq!(one.at(next).unwrap().as_deref(), Some("6"));
+        std::fs::write(&path, "x".repeat(400)).unwrap();
+        assert_eq!(one.at(next).unwrap(), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! A book is one append-only file of checked lines. Several processes may
 //! write into the same one; whoever asks the same again finds the answer. It
-//! may lie in the store, or beside a manifest to be published with it.
+//! may lie in the store, or beside a manifest to be published with it. In memory
+//! is where each reply lies, never the replies: a book may be larger than that.
 
 use crate::{
     base::{
@@ -11,18 +12,19 @@ use crate::{
         hash::Digest,
     },
     host::{clock::Throttle, fs},
-    store::lines::{self, Lines},
+    store::lines::{Lines, Place},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, marker::PhantomData, path::Path, time::Duration};
 
 /// A book, open for reading and writing.
 #[derive(Debug)]
 pub struct Replies<T> {
-    known: HashMap<Digest, T>,
+    known: HashMap<Digest, Place>,
     lines: Lines,
     syncs: Throttle,
+    kind: PhantomData<fn() -> T>,
 }
 
 #[derive(Serialize)]
@@ -30,6 +32,11 @@ struct RowOut<'a, T> {
     key: Digest,
     asked: &'a Value,
     reply: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    key: Digest,
 }
 
 #[derive(Deserialize)]
@@ -48,16 +55,26 @@ impl<T: Serialize + DeserializeOwned> Replies<T> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_folder(folder)?;
         }
-        let read = |row: &String| serde_json::from_str::<RowIn<T>>(row).ok();
-        let rows = lines::read(path)?;
-        let known = rows.iter().filter_map(read).map(|row| (row.key, row.reply));
+        let mut lines = Lines::append_to(path)?;
+        let mut known = HashMap::new();
+        lines.each(&mut |place, row| {
+            if let Ok(Named { key }) = serde_json::from_str(row) {
+                known.insert(key, place);
+            }
+        })?;
         let syncs = Throttle::new(Duration::from_millis(100));
-        Ok(Replies { known: known.collect(), lines: Lines::append_to(path)?, syncs })
+        Ok(Replies { known, lines, syncs, kind: PhantomData })
     }
 
     /// The reply to what has this key.
-    pub fn get(&self, key: &Digest) -> Option<&T> {
-        self.known.get(key)
+    ///
+    /// # Errors
+    /// When the book cannot be read.
+    pub fn get(&mut self, key: &Digest) -> Outcome<Option<T>> {
+        let Some(place) = self.known.get(key) else { return Ok(None) };
+        let row = self.lines.at(*place)?;
+        let read = row.and_then(|row| serde_json::from_str::<RowIn<T>>(&row).ok());
+        Ok(read.filter(|row| row.key == *key).map(|row| row.reply))
     }
 
     /// Keeps the reply to what was asked. After a `kill -9` it is there; a
@@ -65,15 +82,14 @@ impl<T: Serialize + DeserializeOwned> Replies<T> {
     ///
     /// # Errors
     /// When the disk refuses, or the reply cannot be JSON.
-    pub fn put(&mut self, key: Digest, asked: &Value, reply: T) -> Outcome<()> {
-        let row = RowOut { key, asked, reply: &reply };
-        let text = serde_json::to_string(&row)
+    pub fn put(&mut self, key: Digest, asked: &Value, reply: &T) -> Outcome<()> {
+        let text = serde_json::to_string(&RowOut { key, asked, reply })
             .map_err(|error| Failure::bug("keeping a reply").caused_by(error))?;
-        self.lines.append(&text)?;
+        let place = self.lines.append_placed(&text)?;
         if self.syncs.allows() {
             self.lines.sync()?;
         }
-        self.known.insert(key, reply);
+        self.known.insert(key, place);
         Ok(())
     }
 }
@@ -89,19 +105,19 @@ mod tests {
         let key = |text: &str| Digest::of_blob(text.as_bytes());
         let mut book = Replies::<String>::open(&path).unwrap();
         let mut other = Replies::<String>::open(&path).unwrap();
-        book.put(key("one"), &"one".into(), "1".into()).unwrap();
-        other.put(key("two"), &"two".into(), "2".into()).unwrap();
-        assert_eq!(book.get(&key("two")), None, "read when it was opened");
+        book.put(key("one"), &"one".into(), &"1".into()).unwrap();
+        other.put(key("two"), &"two".into(), &"2".into()).unwrap();
+        assert_eq!(book.get(&key("two")).unwrap(), None, "read when it was opened");
         let whole = std::fs::read(&path).unwrap();
-        let book = Replies::<String>::open(&path).unwrap();
-        assert_eq!(book.get(&key("one")).map(String::as_str), Some("1"));
-        assert_eq!(book.get(&key("two")).map(String::as_str), Some("2"));
+        let mut book = Replies::<String>::open(&path).unwrap();
+        assert_eq!(book.get(&key("one")).unwrap().as_deref(), Some("1"));
+        assert_eq!(book.get(&key("two")).unwrap().as_deref(), Some("2"));
         drop(book);
         std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
         let mut book = Replies::<String>::open(&path).unwrap();
-        assert_eq!(book.get(&key("two")), None);
-        book.put(key("two"), &"two".into(), "3".into()).unwrap();
-        let book = Replies::<String>::open(&path).unwrap();
-        assert_eq!(book.get(&key("two")).map(String::as_str), Some("3"));
+        assert_eq!(book.get(&key("two")).unwrap(), None);
+        book.put(key("two"), &"two".into(), &"3".into()).unwrap();
+        let mut book = Replies::<String>::open(&path).unwrap();
+        assert_eq!(book.get(&key("two")).unwrap().as_deref(), Some("3"));
     }
 }

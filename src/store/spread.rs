@@ -36,6 +36,21 @@ impl Range {
             high: self.high + other.high,
         }
     }
+
+    /// So many of them.
+    pub fn times(self, factor: f64) -> Range {
+        self.by(Range::exact(factor))
+    }
+
+    /// The product of two numbers that are not negative, as if both were low, likely or high
+    /// together.
+    pub fn by(self, other: Range) -> Range {
+        Range {
+            low: self.low * other.low,
+            middle: self.middle * other.middle,
+            high: self.high * other.high,
+        }
+    }
 }
 
 /// How far logarithms of repeated measurements scatter.

@@ -5,6 +5,7 @@
 
 mod again;
 mod annotator;
+mod billing;
 mod cache;
 mod chat;
 mod compare;
@@ -25,6 +26,7 @@ mod pack;
 mod paper;
 mod plan;
 mod preference;
+mod responder;
 mod resume;
 mod retries;
 mod room;

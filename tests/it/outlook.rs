@@ -82,3 +82,38 @@ fn a_run_whose_time_is_over_stops_and_can_be_gone_on_with() {
     space.run(&["run", "m.toml"]).ok();
     assert!((40..=41).contains(&space.log().len()), "at most the one under way was done twice");
 }
+
+#[test]
+fn a_study_of_which_nothing_was_measured_is_reckoned_by_its_sizes() {
+    let experiment = |name: &str| format!("{}/experiments/self/{name}", env!("CARGO_MANIFEST_DIR"));
+    let space = Space::new();
+    let plan = |name: &str, more: &[&str]| {
+        let path = experiment(name);
+        let arguments = [&["plan", path.as_str(), "--device", "cpu"][..], more].concat();
+        space.run(&arguments).ok()
+    };
+    // Neither weights nor data nor a key are here.
+    let said = plan("E03-self.toml", &[]).err;
+    for part in
+        ["by sizes, for ", "  tokens  about ", "  money   about $", " h) of one H100", "  disk "]
+    {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+    let sizes = |name: &str, more: &[&str]| {
+        let said = plan(name, &[&["--json"], more].concat()).out;
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["outlook"]["by-sizes"].clone()
+    };
+    let middle = |of: &serde_json::Value, what: &str| of[what]["middle"].as_f64().unwrap();
+    let whole = sizes("E03-self.toml", &[]);
+    assert_eq!(whole["unknown-steps"], 0, "{whole}");
+    // Three rounds and their controls store eight models of 6.74 billion weights, each in f32.
+    assert_eq!(middle(&whole, "stored-bytes"), 8.0 * 4.0 * 6.74e9, "{whole}");
+    // A quarter more prompts for the annotator are a quarter more money for it.
+    let more = ["--set", "dataset.slices.sets={ meta=4375, pool1=0 }"];
+    let (paid, paid_more) =
+        (middle(&whole, "dollars"), middle(&sizes("E03-self.toml", &more), "dollars"));
+    assert!((paid_more / paid - 1.25).abs() < 1e-9, "{paid} {paid_more}");
+    // Where a size is not told, the steps behind it are counted and not guessed at.
+    let blind = sizes("E12-rlhf.toml", &[]);
+    assert!(blind["unknown-steps"].as_u64().unwrap() >= 1, "{blind}");
+}

@@ -51,7 +51,7 @@ fn row(k: usize) -> String {
 }
 
 /// A mirror with all three files, and the digests they have.
-fn mirror(space: &Space) -> Vec<String> {
+pub(crate) fn mirror(space: &Space) -> Vec<String> {
     let gsm8k = |rows: std::ops::Range<usize>| rows.map(row).collect::<Vec<_>>().join("\n");
     let svamp: Vec<serde_json::Value> = (0..12)
         .map(|k| {
@@ -171,7 +171,7 @@ fn the_general_domain_runs_tiny_and_its_win_rates_stand_beside_the_papers() {
             arguments.extend(["--set", set.as_str()]);
         }
         let ran = space.run(&arguments).ok();
-        let report = format!("results/self-tiny-{name}/report.md");
+        let report = format!("results/self-tiny/{name}/report.md");
         (std::fs::read_to_string(space.path(&report)).unwrap(), ran.err)
     };
     let (report, _) = run("E15");

@@ -92,7 +92,7 @@ fn hurried<'a>(url: &'a str, key_env: Option<&'a str>) -> Server<'a> {
 
 fn ask(url: &str) -> Outcome<Reply> {
     let server = hurried(url, None);
-    Client::open(&server)?.ask(b"{\"model\":\"m\"}", 10, &|| Ok(()))
+    Client::open(&server)?.ask(b"{\"model\":\"m\"}", "q1", 10, &|| Ok(()))
 }
 
 fn refused(url: &str) -> Failure {
@@ -183,14 +183,14 @@ fn a_server_that_says_nothing_is_given_up() {
     let mut server = hurried(&url, None);
     (server.patience.body, server.patience.tries) = (Duration::from_millis(80), 2);
     let client = Client::open(&server).expect("no key is needed");
-    let failure = client.ask(b"{}", 0, &|| Ok(())).expect_err("nobody answers");
+    let failure = client.ask(b"{}", "q", 0, &|| Ok(())).expect_err("nobody answers");
     assert_eq!(failure.class, Class::Environment);
     let calls = AtomicUsize::new(0);
     let stop = || match calls.fetch_add(1, Ordering::Relaxed) {
         0 => Ok(()),
         _ => Err(Failure::interrupted()),
     };
-    let failure = client.ask(b"{}", 0, &stop).expect_err("it was stopped");
+    let failure = client.ask(b"{}", "q", 0, &stop).expect_err("it was stopped");
     assert_eq!(failure.class, Class::Interrupted);
 }
 
@@ -210,7 +210,10 @@ fn many_at_once_share_the_connections_and_each_gets_an_answer() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..10 {
-                    assert_eq!(client.ask(b"{}", 1, &|| Ok(())).expect("answers").text, "four");
+                    assert_eq!(
+                        client.ask(b"{}", "q", 1, &|| Ok(())).expect("answers").text,
+                        "four"
+                    );
                 }
             });
         }
