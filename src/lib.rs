@@ -17,7 +17,7 @@
 //! host                  what the operating system gives: files, locks, signals, processes, HTTP
 //! store   | engine      results by content on disk | models, training and generation on a device
 //! inference             whoever turns prompts into replies, and whoever writes feedback on them
-//! stages                the verbs: one kind of step is one file
+//! stages  | serve       the verbs: one kind of step is one file | a model behind OpenAI's protocol
 //! runner                what is ready, what is stored, what must be done, and failing well
 //! cli                   arguments, progress, exit codes
 //! ```
@@ -44,7 +44,7 @@
 //! * Gold answers decide nothing but what a report says, save for the annotator
 //!   in `collect`, which stands where GPT-4 stands in the paper.
 //! * burn and tokenizers are named in `engine` only, minijinja in `record`, petgraph in `plan`, toml in `manifest`,
-//!   ureq, landlock and tar in `host`, clap and indicatif in `cli`.
+//!   ureq, hyper, tokio, landlock and tar in `host`, clap and indicatif in `cli`.
 //!
 //! # Files
 //! `.rekindle/` (or `--store`) is the store: safe to delete, expensive to lose.
@@ -70,5 +70,6 @@ pub mod plan;
 pub mod record;
 pub mod report;
 pub mod runner;
+pub mod serve;
 pub mod stages;
 pub mod store;

@@ -112,6 +112,10 @@ pub(crate) enum Action {
     /// Write a stored model as a folder that Hugging Face's libraries load, or another output as
     /// its files are.
     Export(ExportArguments),
+    /// Let programs talk to a model over HTTP, as they talk to OpenAI's: `/v1/completions`,
+    /// `/v1/chat/completions` and `/v1/models`, whole or streamed. The first Ctrl-C finishes what was
+    /// begun and refuses what is new, the second stops at once.
+    Serve(ServeArguments),
     /// Put a finished study into one file: records, contents, manifest, journals and report.
     Pack(PackArguments),
     /// Check such a file and take it into the store.
@@ -308,6 +312,41 @@ pub(crate) struct ExportArguments {
     /// Most GB of weights in one file; larger models get several and an index.
     #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = above_zero)]
     pub(crate) shard_size: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// A checkpoint, which is a folder in Hugging Face's layout such as `export` writes; or a
+    /// manifest, with the step behind it.
+    pub(crate) model: PathBuf,
+    /// With a manifest: a step, or step and output, such as `last.round.model`.
+    pub(crate) step: Option<String>,
+    /// Address to listen on. Other machines reach it on another than this one; give a key then.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Port to listen on; 0 takes a free one and says which.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Environment variable with the key that clients must send; without it none is wanted.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key_env: Option<String>,
+    /// What clients call the model; the folder's name or the step's if not given.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Replies that are written side by side; fewer where memory is short.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) slots: u16,
+    /// Replies that may wait for a slot. Who comes then hears 429 and when to come again.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) queue: u16,
+    /// Most tokens of prompt and reply together; as many as the model takes if not given. Every
+    /// slot keeps memory for so many.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) context: Option<u32>,
+    /// How conversations are written down: `raw`, `plain`, `vicuna-v1.1`, or a file with a Jinja
+    /// template; the model's own chat template if not given.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) template: Option<String>,
 }
 
 fn above_zero(text: &str) -> Result<f64, String> {

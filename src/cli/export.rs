@@ -20,7 +20,7 @@ use crate::{
         config::LlamaConfig,
         weights::export::{Export, write_files},
     },
-    store::{Store, artifact::Artifact, record::Output},
+    store::{Store, artifact::Artifact},
 };
 use std::collections::BTreeMap;
 
@@ -34,7 +34,27 @@ pub(crate) fn export(
     talk: &Talk,
 ) -> Result<u8, Stop> {
     let loaded = load::load(program, options, &arguments.manifest, true, talk)?;
-    let (step, output) = find(loaded, &arguments.model).map_err(Stop::Arguments)?;
+    let (artifact, named) = stored(loaded, options, &arguments.model)?;
+    let names = write(&artifact, arguments)?;
+    if talk.json {
+        talk.json_data(&serde_json::json!({ "folder": arguments.to, "files": names }))?;
+    } else {
+        talk.say(&format!(
+            "`{}` holds `{named}`: {}",
+            arguments.to.display(),
+            text::list(names.iter().map(String::as_str))
+        ));
+    }
+    Ok(exit::OK)
+}
+
+/// What a person means by `STEP` or `STEP.OUTPUT`, out of the store, with its full name.
+pub(crate) fn stored(
+    loaded: &Loaded,
+    options: &Options,
+    words: &str,
+) -> Result<(Artifact, String), Stop> {
+    let (step, output) = find(loaded, words).map_err(Stop::Arguments)?;
     let title = &loaded.plan.steps[step].title;
     let missing = || {
         Failure::input(format!("step `{title}` is not done")).hint(format!(
@@ -49,26 +69,10 @@ pub(crate) fn export(
         .ok_or_else(missing)?;
     let store = Store::open_existing(&options.store)?.ok_or_else(missing)?;
     let stored = record.output(&output).ok_or_else(missing)?;
-    let names = write(&store, stored, title, arguments)?;
-    if talk.json {
-        talk.json_data(&serde_json::json!({ "folder": arguments.to, "files": names }))?;
-    } else {
-        talk.say(&format!(
-            "`{}` holds `{title}.{output}`: {}",
-            arguments.to.display(),
-            text::list(names.iter().map(String::as_str))
-        ));
-    }
-    Ok(exit::OK)
+    Ok((Artifact::new(&store, stored.clone(), title), format!("{title}.{output}")))
 }
 
-fn write(
-    store: &Store,
-    stored: &Output,
-    title: &str,
-    arguments: &ExportArguments,
-) -> Outcome<Vec<String>> {
-    let artifact = Artifact::new(store, stored.clone(), title);
+fn write(artifact: &Artifact, arguments: &ExportArguments) -> Outcome<Vec<String>> {
     let is_model = artifact.kind() == ArtifactKind::Model;
     let others = artifact.files().into_iter().filter(|name| !is_model || !OURS.contains(name));
     let files: BTreeMap<String, Vec<u8>> =

@@ -20,6 +20,7 @@ mod pack;
 mod plan;
 mod report;
 mod run;
+mod serve;
 mod standing;
 mod status;
 mod talk;
@@ -113,6 +114,7 @@ pub fn main(program: &Program) -> ExitCode {
         Action::Doctor(doctor) if doctor.faults => faults::faults(program, options, doctor, &talk),
         Action::Doctor(doctor) => doctor::doctor(options, doctor, &talk),
         Action::Export(export) => export::export(program, options, export, &talk),
+        Action::Serve(serve) => serve::serve(program, options, serve, &talk),
         Action::Pack(pack) => pack::pack(program, options, pack, &talk),
         Action::Unpack(unpack) => pack::unpack(options, unpack, &talk),
         Action::Verify(verify) => match (&verify.manifest, verify.recompute) {

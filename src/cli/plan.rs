@@ -138,7 +138,8 @@ fn tell_outlook(outlook: &Outlook, jobs: usize, store: &Path) -> Vec<String> {
 /// What nothing was measured of, in lines; nothing where sizes tell nothing either.
 fn tell_foreseen(foreseen: &Foresight) -> Vec<String> {
     let millions = |n: f64| format!("{:.1} M", n / 1e6);
-    let rows: [(&str, Range, &dyn Fn(f64) -> String, &str); 5] = [
+    type Row<'a> = (&'a str, Range, &'a dyn Fn(f64) -> String, &'a str);
+    let rows: [Row<'_>; 5] = [
         ("tokens", foreseen.tokens, &millions, " of the study's models"),
         ("asked", foreseen.asked, &millions, " tokens of servers"),
         ("money", foreseen.dollars, &|n| format!("${n:.2}"), ""),

@@ -1,17 +1,17 @@
-//! Batched decoding: requests in, tokens out, each as soon as it is finished.
+//! Batched decoding of a closed list: requests in, tokens out, each as soon as
+//! it is finished.
 //!
-//! Continuous batching: a finished request leaves its slot to the next one. On
-//! the CPU a request's tokens do not depend on its batch mates, nor on how many
-//! there are. The cache is a value of one call.
+//! A finished request leaves its slot to the next one. On the CPU a request's
+//! tokens do not depend on its batch mates, nor on how many there are. How a
+//! batch is run is the `batcher`'s; it is a value of one call.
 
-use super::model::{Cache, Llama};
-use super::ops::{Documents, Slots};
+use super::batcher::{Batcher, Heard, Job, Listener};
+use super::model::Llama;
 use super::sample::Sampling;
 use super::tokenizer::Tokenizer;
 use super::tokenizer::growing::Until;
-use crate::base::failure::{Doing, Failure, Outcome};
+use crate::base::failure::{Failure, Outcome};
 use crate::base::seed::Seed;
-use burn::tensor::Tensor;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -66,14 +66,25 @@ pub struct Decoding<'a> {
     pub until: Option<(&'a Tokenizer, &'a str)>,
 }
 
-struct Active<'a> {
-    request: Request,
-    slot: u32,
-    written: Vec<u32>,
-    logprobs: Vec<f32>,
+/// What a request came to so far.
+struct Writing<'a> {
+    reply: Reply,
+    wants_logprobs: bool,
     until: Option<Until<'a>>,
-    /// Tokens in the cache.
-    length: usize,
+}
+
+impl Listener for Writing<'_> {
+    fn hear(&mut self, token: u32, logits: &[f32], stops: bool) -> Outcome<Heard> {
+        if self.wants_logprobs {
+            self.reply.logprobs.push(log_probability(logits, token));
+        }
+        if stops {
+            return Ok(Heard::Enough);
+        }
+        self.reply.tokens.push(token);
+        let said = self.until.as_mut().map(|until| until.push(token)).transpose()?;
+        Ok(if said == Some(true) { Heard::Enough } else { Heard::GoOn })
+    }
 }
 
 /// Runs all requests; `done` gets each reply as it finishes and may end the
@@ -91,39 +102,31 @@ pub fn generate(
     let context = model.config().max_position_embeddings;
     let capacity = capacity(&requests, context)?;
     let slots = decoding.batch.min(requests.len()).max(1);
-    let mut cache = model.cache(slots, capacity);
-    let mut free: Vec<u32> = (0..slots as u32).rev().collect();
-    let mut waiting: VecDeque<Request> = requests.into();
-    let mut active: Vec<Active> = Vec::with_capacity(slots);
-    while !waiting.is_empty() || !active.is_empty() {
+    let stop: Arc<[u32]> = decoding.stop.into();
+    let mut waiting: VecDeque<Job<Writing>> =
+        requests.into_iter().map(|request| job(request, &decoding, &stop)).collect();
+    let mut batch = Batcher::new(model, slots, capacity);
+    let mut hand_over = |ended: Vec<(Writing, Finish)>| {
+        ended.into_iter().try_for_each(|(writing, finish)| done(Reply { finish, ..writing.reply }))
+    };
+    while !waiting.is_empty() || !batch.is_idle() {
         // Prompts are read several at a time: many free slots, or nothing else to do.
-        let due = free.len() * 4 >= slots || active.is_empty();
+        let due = batch.free() * 4 >= slots || batch.is_idle();
         if due && !waiting.is_empty() {
-            let n = free.len().min(waiting.len());
-            let admitted: Vec<Active> = waiting
-                .drain(..n)
-                .zip(free.drain(free.len() - n..))
-                .map(|(request, slot)| Active {
-                    length: request.prompt.len(),
-                    until: decoding
-                        .until
-                        .map(|(tokenizer, text)| Until::behind(tokenizer, &request.prompt, text)),
-                    request,
-                    slot,
-                    written: Vec::new(),
-                    logprobs: Vec::new(),
-                })
-                .collect();
-            let logits = prefill(model, &mut cache, &admitted);
-            settle(admitted, &logits?, capacity, decoding.stop, &mut active, &mut free, done)?;
+            let n = batch.free().min(waiting.len());
+            hand_over(batch.admit(waiting.drain(..n).collect())?)?;
         }
-        if !active.is_empty() {
-            let logits = decode(model, &mut cache, &mut active)?;
-            let stepped = std::mem::take(&mut active);
-            settle(stepped, &logits, capacity, decoding.stop, &mut active, &mut free, done)?;
-        }
+        hand_over(batch.step()?)?;
     }
     Ok(())
+}
+
+fn job<'a>(request: Request, decoding: &Decoding<'a>, stop: &Arc<[u32]>) -> Job<Writing<'a>> {
+    let Request { index, prompt, seed, sampling, max_tokens, logprobs } = request;
+    let until = decoding.until.map(|(tokenizer, text)| Until::behind(tokenizer, &prompt, text));
+    let reply = Reply { index, tokens: Vec::new(), logprobs: Vec::new(), finish: Finish::Length };
+    let listener = Writing { reply, wants_logprobs: logprobs, until };
+    Job { prompt: prompt.into(), seed, sampling, max_tokens, stop: stop.clone(), listener }
 }
 
 /// Tokens a slot must hold.
@@ -143,78 +146,12 @@ fn capacity(requests: &[Request], context: usize) -> Outcome<usize> {
     Ok(needed)
 }
 
-fn prefill(model: &Llama, cache: &mut Cache, admitted: &[Active<'_>]) -> Outcome<Vec<f32>> {
-    let ids: Arc<[u32]> = admitted.iter().flat_map(|a| a.request.prompt.iter().copied()).collect();
-    let documents = Documents::of_lengths(admitted.iter().map(|a| a.request.prompt.len()));
-    let slots: Vec<u32> = admitted.iter().map(|a| a.slot).collect();
-    read(model.prefill(cache, &ids, &documents, &slots))
-}
-
-fn decode(model: &Llama, cache: &mut Cache, active: &mut [Active<'_>]) -> Outcome<Vec<f32>> {
-    for a in active.iter_mut() {
-        a.length += 1;
-    }
-    let last = |a: &Active<'_>| *a.written.last().expect("an active request has written a token");
-    let ids: Arc<[u32]> = active.iter().map(last).collect();
-    let slots = Slots {
-        capacity: cache.capacity(),
-        of_row: active.iter().map(|a| a.slot).collect(),
-        lengths: active.iter().map(|a| a.length as u32).collect(),
-    };
-    read(model.decode(cache, &ids, &slots))
-}
-
-fn read(logits: Tensor<2>) -> Outcome<Vec<f32>> {
-    logits.into_data().try_to_vec::<f32>().doing(|| "reading logits".into())
-}
-
-/// Chooses the next token of each row; finished ones are handed over.
-fn settle<'a>(
-    rows: Vec<Active<'a>>,
-    logits: &[f32],
-    capacity: usize,
-    stop: &[u32],
-    active: &mut Vec<Active<'a>>,
-    free: &mut Vec<u32>,
-    done: &mut dyn FnMut(Reply) -> Outcome<()>,
-) -> Outcome<()> {
-    let vocabulary = logits.len() / rows.len();
-    for (mut row, logits) in rows.into_iter().zip(logits.chunks_exact(vocabulary)) {
-        let request = &row.request;
-        let token = request.sampling.choose(logits, request.seed, row.written.len() as u64);
-        if request.logprobs {
-            row.logprobs.push(log_probability(logits, token));
-        }
-        let finish = if stop.contains(&token) {
-            Some(Finish::Stop)
-        } else {
-            row.written.push(token);
-            let said = row.until.as_mut().map(|until| until.push(token)).transpose()?;
-            // The token itself still has to fit before another can follow it.
-            let full = row.written.len() >= request.max_tokens || row.length + 1 >= capacity;
-            match said {
-                Some(true) => Some(Finish::Stop),
-                _ => full.then_some(Finish::Length),
-            }
-        };
-        match finish {
-            None => active.push(row),
-            Some(finish) => {
-                free.push(row.slot);
-                let Active { request, written: tokens, logprobs, .. } = row;
-                done(Reply { index: request.index, tokens, logprobs, finish })?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Natural logarithm of a token's probability; the sum of the exponentials is
 /// taken in f64, as a vocabulary has very many tokens.
 ///
 /// # Shapes
 /// logits `[V]`
-fn log_probability(logits: &[f32], token: u32) -> f32 {
+pub fn log_probability(logits: &[f32], token: u32) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&z| f64::from(z - largest).exp()).sum();
     (f64::from(logits[token as usize] - largest) - total.ln()) as f32

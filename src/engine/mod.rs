@@ -3,8 +3,8 @@
 //!
 //! Read in this order: `config` and `model` (what a LLaMA is), `ops` (what it
 //! is made of), `batch`, `gradient`, `optimizer`, `train` (how it learns),
-//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `generate` (how it
-//! speaks), `preference`, `reward`, `ppo` (how it learns from what is thought of its replies),
+//! `lora` (how little of it may learn), `estimate` (what it takes), `sample`, `batcher`, `generate`
+//! (how it speaks), `score` (what it thinks of a text), `preference`, `reward`, `ppo` (how it learns from what is thought of its replies),
 //! `weights`, `peft` (how it is kept, and how it comes from others and goes to
 //! them), `selftest` (what has to hold on every device).
 //!
@@ -14,6 +14,7 @@
 //! not expect (`ops::product`). Other formats end where a file is read.
 
 pub mod batch;
+pub mod batcher;
 pub mod config;
 pub mod device;
 pub mod estimate;
@@ -28,6 +29,7 @@ pub mod ppo;
 pub mod preference;
 pub mod reward;
 pub mod sample;
+pub mod score;
 pub mod selftest;
 pub mod tokenizer;
 pub mod train;

@@ -385,6 +385,26 @@ impl Cache {
         self.capacity
     }
 
+    /// Copies the first `length` tokens of slots into other slots, of each
+    /// `(from, to, length)`; no slot is in two of them as `to`.
+    pub fn copy(&mut self, copies: &[(u32, u32, usize)]) {
+        let rows = |slot: u32, length: usize| {
+            let first = slot * self.capacity as u32;
+            first..first + length as u32
+        };
+        let from: Arc<[u32]> = copies.iter().flat_map(|&(from, _, n)| rows(from, n)).collect();
+        let to: Arc<[u32]> = copies.iter().flat_map(|&(_, to, n)| rows(to, n)).collect();
+        if from.is_empty() {
+            return;
+        }
+        for layer in 0..self.layers.len() {
+            let (keys, values) = &self.layers[layer];
+            let read = |cache: &Tensor<2>| ops::rows(cache.clone(), &from);
+            let (k, v) = (read(keys), read(values));
+            self.write(layer, k, v, &to);
+        }
+    }
+
     fn write(&mut self, layer: usize, k: Tensor<2>, v: Tensor<2>, at: &Arc<[u32]>) {
         // Taken out and put back, so that the cache is the only holder and the
         // write happens in place.

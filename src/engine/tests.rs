@@ -3,6 +3,7 @@
 //! the uninterrupted one, bit for bit.
 
 use super::batch::{Batch, Pieces, Sequence};
+use super::batcher::{Batcher, Heard, Job, Listener};
 use super::config::LlamaConfig;
 use super::generate::{Decoding, Finish, Reply, Request, generate};
 use super::gradient::Subject;
@@ -418,6 +419,77 @@ fn batch_mates_change_no_token() {
         }
         assert!(alone.iter().any(|r| r.finish == Finish::Length));
     }
+}
+
+#[test]
+fn neighbours_with_one_prompt_say_what_each_says_alone() {
+    let doubled = || {
+        let all = requests(10, 1.0).into_iter().flat_map(|r| [r.clone(), r.clone(), r]);
+        all.enumerate().map(|(i, r)| Request { index: i, seed: Seed(9).at(i as u64), ..r })
+    };
+    let alone: Vec<Reply> = doubled().flat_map(|r| replies(vec![r], 1)).collect();
+    for batch in [2, 5, 64] {
+        assert_eq!(replies(doubled().collect(), batch), alone, "batch {batch}");
+    }
+    let differ = |three: &[Reply]| three[0].tokens != three[1].tokens;
+    assert!(alone.chunks(3).filter(|three| differ(three)).count() > 5);
+}
+
+/// Writes down what it hears, up to a number of tokens.
+struct Ear {
+    heard: Vec<u32>,
+    most: usize,
+}
+
+impl Listener for Ear {
+    fn hear(&mut self, token: u32, _: &[f32], _: bool) -> crate::base::failure::Outcome<Heard> {
+        self.heard.push(token);
+        Ok(if self.heard.len() >= self.most { Heard::Gone } else { Heard::GoOn })
+    }
+}
+
+#[test]
+fn who_leaves_a_batch_makes_room_and_changes_nobody() {
+    let model = model();
+    let job = |index: usize, most: usize| Job {
+        prompt: requests(10, 0.0).remove(index).prompt.into(),
+        seed: Seed(1).at(index as u64),
+        sampling: Sampling::at(1.0),
+        max_tokens: 12,
+        stop: [].into(),
+        listener: Ear { heard: Vec::new(), most },
+    };
+    let alone = |index: usize| {
+        let mut batch = Batcher::new(&model, 1, 32);
+        batch.admit(vec![job(index, 99)]).expect("admits");
+        loop {
+            let ended = batch.step().expect("steps");
+            if let Some((ear, finish)) = ended.into_iter().next() {
+                assert_eq!((finish, batch.free()), (Finish::Length, 1));
+                return ear.heard;
+            }
+        }
+    };
+    let mut batch = Batcher::new(&model, 3, 32);
+    let mut ended = batch.admit(vec![job(0, 99), job(1, 4), job(2, 99)]).expect("admits");
+    assert_eq!(batch.free(), 0);
+    assert!(batch.admit(vec![job(3, 99)]).is_err(), "no slot is free");
+    for _ in 0..3 {
+        ended.extend(batch.step().expect("steps"));
+    }
+    assert_eq!(batch.free(), 1, "the second wants no fifth token");
+    ended.extend(batch.admit(vec![job(3, 99)]).expect("admits"));
+    let left = batch.release(|ear| ear.heard == alone(0)[..4]);
+    assert_eq!((left.len(), batch.free()), (1, 1));
+    ended.extend(batch.admit(vec![job(4, 99)]).expect("admits"));
+    while !batch.is_idle() {
+        ended.extend(batch.step().expect("steps"));
+    }
+    let mut said: Vec<Vec<u32>> = ended.into_iter().map(|(ear, _)| ear.heard).collect();
+    let mut want: Vec<Vec<u32>> = [2, 3, 4].map(alone).to_vec();
+    said.sort();
+    want.sort();
+    assert_eq!(said, want);
 }
 
 #[test]

@@ -16,5 +16,6 @@ pub mod memory;
 pub mod patience;
 pub mod process;
 pub mod sandbox;
+pub mod server;
 pub mod signal;
 pub mod tape;

@@ -202,6 +202,22 @@ impl Local {
         )
     }
 
+    /// How many sequences of up to `capacity` tokens, at most `wanted`, there is
+    /// memory for beside the model, while up to `reading` prompt tokens are read.
+    ///
+    /// # Errors
+    /// `Environment` when there is none for one.
+    pub fn slots_for(&self, wanted: usize, capacity: usize, reading: usize) -> Outcome<usize> {
+        let (config, precision) = (self.model.config(), self.on.precision);
+        let needs = |slots: usize| {
+            let reading = reading.min(slots * capacity).max(capacity) as u64;
+            estimate::speaking(config, precision, slots as u64, capacity as u64, reading)
+        };
+        let shorter = "`--context` bounds prompt and reply together; a shorter one needs less";
+        self.side_by_side(wanted, &needs, self.on.free_memory())
+            .map_err(|failure| Failure { hints: vec![shorter.into()], ..failure })
+    }
+
     /// Bytes that these prompts need beside the model, so many at a time.
     fn needs(&self, prompts: &[Vec<u32>], max_tokens: usize, batch: usize) -> u64 {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);

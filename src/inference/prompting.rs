@@ -7,7 +7,7 @@
 use crate::base::failure::{Failure, Outcome};
 use crate::engine::batch::Sequence;
 use crate::engine::tokenizer::{Place, Tokenizer};
-use crate::record::template::{Body, Part, Prompt, Speech, render};
+use crate::record::template::{Body, Part, Prompt, Speech, render_told};
 use crate::record::{Example, TextNotes};
 
 /// A conversation as a model reads it.
@@ -26,12 +26,25 @@ pub struct Encoded {
 /// # Errors
 /// `Input` when the template or the tokenizer refuses it.
 pub fn encode(tokenizer: &Tokenizer, prompt: &Prompt, reply: Option<&str>) -> Outcome<Encoded> {
+    encode_told(tokenizer, None, prompt, reply)
+}
+
+/// [`encode`] with what the model is told before anything else.
+///
+/// # Errors
+/// As [`encode`], and where the template has no place for it.
+pub fn encode_told(
+    tokenizer: &Tokenizer,
+    system: Option<&str>,
+    prompt: &Prompt,
+    reply: Option<&str>,
+) -> Outcome<Encoded> {
     let speech = Speech {
         begin: tokenizer.begin_text(),
         end: tokenizer.end_text(),
         chat_template: tokenizer.chat_template(),
     };
-    let parts = render(prompt, reply, &speech)?;
+    let parts = render_told(system, prompt, reply, &speech)?;
     let mut encoded = tokens(tokenizer, &parts)?;
     let turns = prompt.form.turns.iter().flat_map(|turn| [&turn.user, &turn.reply]);
     let own = [&prompt.text, &prompt.form.begun];

@@ -31,6 +31,7 @@ mod resume;
 mod retries;
 mod room;
 mod sandbox;
+mod serve;
 mod space;
 mod standing;
 mod study;

@@ -48,6 +48,9 @@ impl<'a> Growing<'a> {
         let new = self.tokenizer.decode(&self.before, &self.pending)?;
         let whole = new.trim_end_matches(char::REPLACEMENT_CHARACTER);
         self.text.truncate(self.settled);
+        if self.tokenizer.is_of_words() && !self.text.is_empty() && !whole.is_empty() {
+            self.text.push(' ');
+        }
         self.text.push_str(whole);
         if whole.len() == new.len() {
             self.settled = self.text.len();

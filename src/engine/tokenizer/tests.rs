@@ -144,6 +144,20 @@ fn a_growing_text_is_that_of_its_tokens_so_far() {
 }
 
 #[test]
+fn words_grow_with_blanks_between_them() {
+    let words = words::Words::of_words(["sam", "has", "3", "apples"]);
+    let files = Files::from([("tokenizer.json".to_owned(), words.to_bytes())]);
+    let tokenizer = Tokenizer::from_files(&files).unwrap();
+    let ids = tokenizer.encode("sam has 3 apples 3", Place::Start).unwrap();
+    let mut growing = Growing::behind(&tokenizer, &ids[..1]);
+    for n in 2..=ids.len() {
+        growing.push(ids[n - 1]).unwrap();
+        assert_eq!(growing.text(), tokenizer.decode(&ids[..1], &ids[1..n]).unwrap());
+    }
+    assert_eq!(growing.text(), "has 3 apples 3");
+}
+
+#[test]
 fn special_tokens_are_those_that_the_files_name() {
     let bare = Tokenizer::from_files(&llama()).unwrap();
     assert_eq!((bare.begin(), bare.end_text()), (bare.id("<s>"), "</s>"));

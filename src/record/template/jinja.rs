@@ -149,6 +149,7 @@ fn run(
 /// prompt that leads to it, up to and including the end mark.
 pub(super) fn render(
     source: &str,
+    system: Option<&str>,
     prompt: &Prompt,
     reply: Option<&str>,
     speech: &Speech,
@@ -167,7 +168,8 @@ pub(super) fn render(
     let last = Turn { user: prompt.text.clone(), reply: whole(reply.unwrap_or("")), learnt: true };
     turns.push(last);
     let (mut parts, mut written) = (Vec::new(), String::new());
-    let mut messages: Vec<Message> = Vec::new();
+    let system = system.map(|content| Message { role: "system", content });
+    let mut messages: Vec<Message> = system.into_iter().collect();
     for (i, turn) in turns.iter().enumerate() {
         messages.push(Message { role: "user", content: &turn.user });
         let is_last = i + 1 == turns.len();

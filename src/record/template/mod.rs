@@ -168,18 +168,36 @@ fn mark(body: Body, learnt: bool) -> Part {
 /// with the line of the template; and for one that writes a finished
 /// conversation otherwise than the prompt that leads to it.
 pub fn render(prompt: &Prompt, reply: Option<&str>, speech: &Speech) -> Outcome<Vec<Part>> {
+    render_told(None, prompt, reply, speech)
+}
+
+/// [`render`] with what the model is told before anything else: the system's
+/// message of a chat template, or the words that open a Vicuna conversation.
+///
+/// # Errors
+/// As [`render`]; `Input` for a template that has no place for it.
+pub fn render_told(
+    system: Option<&str>,
+    prompt: &Prompt,
+    reply: Option<&str>,
+    speech: &Speech,
+) -> Outcome<Vec<Part>> {
     let form = &prompt.form;
+    if system.is_some() && !form.template.has_turns() {
+        let what = format!("the template `{}` has no system message", form.template.name());
+        return Err(Failure::input(what));
+    }
     if form.template == Template::Model {
         let source = form.chat_template.as_deref().or(speech.chat_template).ok_or_else(|| {
             Failure::input("the model brings no chat template")
                 .hint("give one as `chat-template` in the protocol, or choose another `template`")
         })?;
-        return jinja::render(source, prompt, reply, speech);
+        return jinja::render(source, system, prompt, reply, speech);
     }
     let mut parts = vec![mark(Body::Begin, false)];
     let mut context = String::new();
     if form.template == Template::Vicuna {
-        context = format!("{VICUNA_SYSTEM} ");
+        context = format!("{} ", system.unwrap_or(VICUNA_SYSTEM));
         for turn in &form.turns {
             parts.push(text(format!("{context}USER: {} ASSISTANT:", turn.user), false));
             parts.extend(answer(" ", &turn.reply, turn.learnt));
