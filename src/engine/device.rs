@@ -92,6 +92,10 @@ impl FromStr for Asked {
     }
 }
 
+/// Edition of the engine's arithmetic: another number means that results may
+/// differ in their last bits, so that steps that depend on them are made again.
+const ARITHMETIC: u32 = 2;
+
 /// A device that works.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -112,14 +116,14 @@ impl Opened {
     pub fn numerics(&self) -> String {
         let precision = self.precision;
         if !self.is_cpu {
-            return format!("{} {precision}", self.name);
+            return format!("{} {precision} {ARITHMETIC}", self.name);
         }
         #[cfg(target_arch = "x86_64")]
         let fused = std::arch::is_x86_feature_detected!("fma");
         #[cfg(not(target_arch = "x86_64"))]
         let fused = true;
         let sums = if fused { "fused" } else { "plain" };
-        format!("flex {precision} {} {sums}", std::env::consts::ARCH)
+        format!("flex {precision} {} {sums} {ARITHMETIC}", std::env::consts::ARCH)
     }
 
     /// Whether it can store, convert, add and multiply numbers of this format.

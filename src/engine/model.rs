@@ -42,15 +42,34 @@ impl From<Tensor<2>> for Projection {
     }
 }
 
+/// What the rows of a product are. Their sums have another order: which it is
+/// must not depend on how many rows there are.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// Tokens of whole texts.
+    Texts,
+    /// One new token of each text.
+    Step,
+}
+
+impl Rows {
+    fn linear(self, x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
+        match self {
+            Rows::Texts => ops::linear(x, w, precision),
+            Rows::Step => ops::linear_step(x, w, precision),
+        }
+    }
+}
+
 impl Projection {
     /// `[N, in]` -> `[N, out]`
-    fn apply(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+    fn apply(&self, x: Tensor<2>, rows: Rows, precision: Precision) -> Tensor<2> {
         match &self.adapter {
             Some(adapter) => {
-                let y = ops::linear(x.clone(), self.w.clone(), precision);
+                let y = rows.linear(x.clone(), self.w.clone(), precision);
                 y + adapter.apply(x, precision)
             }
-            None => ops::linear(x, self.w.clone(), precision),
+            None => rows.linear(x, self.w.clone(), precision),
         }
     }
 }
@@ -241,9 +260,9 @@ impl Llama {
     /// x `[N, d]` -> `[N, d]`
     pub fn block(&self, block: usize, x: Tensor<2>, plan: &AttentionPlan) -> Tensor<2> {
         let block = &self.blocks[block];
-        let (q, k, v) = self.project(block, &x);
+        let (q, k, v) = self.project(block, &x, Rows::Texts);
         let o = ops::attention(q, k, v, plan); // [N, H * D]
-        self.finish(block, x, o)
+        self.finish(block, x, o, Rows::Texts)
     }
 
     /// [`Llama::hidden`] of a batch.
@@ -315,7 +334,7 @@ impl Llama {
             .collect();
         let mut x = ops::rows(self.embedding.clone(), ids); // [N, d]
         for (layer, block) in self.blocks.iter().enumerate() {
-            let (q, k, v) = self.project(block, &x);
+            let (q, k, v) = self.project(block, &x, Rows::Texts);
             cache.write(
                 layer,
                 self.rotate(k.clone(), plan.heads.kv, &plan.positions),
@@ -323,7 +342,7 @@ impl Llama {
                 &at,
             );
             let o = ops::attention(q, k, v, &plan); // [N, H * D]
-            x = self.finish(block, x, o);
+            x = self.finish(block, x, o, Rows::Texts);
         }
         let last: Arc<[u32]> = documents.ranges().map(|(_, end)| end as u32 - 1).collect();
         self.to_logits(self.last_norm(ops::rows(x, &last)))
@@ -344,34 +363,39 @@ impl Llama {
             .collect();
         let mut x = ops::rows(self.embedding.clone(), ids); // [B, d]
         for (layer, block) in self.blocks.iter().enumerate() {
-            let (q, k, v) = self.project(block, &x);
+            let (q, k, v) = self.project(block, &x, Rows::Step);
             cache.write(layer, self.rotate(k, heads.kv, &positions), v, &at);
             let (keys, values) = &cache.layers[layer];
             let q = self.rotate(q, heads.query, &positions);
             let o = ops::attention_cached(q, keys, values, heads, slots, self.precision);
-            x = self.finish(block, x, o);
+            x = self.finish(block, x, o, Rows::Step);
         }
-        self.to_logits(self.last_norm(x))
+        Rows::Step.linear(self.last_norm(x), self.output(), self.precision)
     }
 
-    fn project(&self, block: &Block, x: &Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    fn project(
+        &self,
+        block: &Block,
+        x: &Tensor<2>,
+        rows: Rows,
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let (eps, precision) = (self.config.rms_norm_eps, self.precision);
         let x = ops::rms_norm(x.clone(), block.attention_norm.clone(), eps);
         (
-            block.q.apply(x.clone(), precision), // [N, H * D]
-            block.k.apply(x.clone(), precision), // [N, Hkv * D]
-            block.v.apply(x, precision),         // [N, Hkv * D]
+            block.q.apply(x.clone(), rows, precision), // [N, H * D]
+            block.k.apply(x.clone(), rows, precision), // [N, Hkv * D]
+            block.v.apply(x, rows, precision),         // [N, Hkv * D]
         )
     }
 
     /// The block after attention: output projection, feed-forward, residuals.
-    fn finish(&self, block: &Block, x: Tensor<2>, o: Tensor<2>) -> Tensor<2> {
+    fn finish(&self, block: &Block, x: Tensor<2>, o: Tensor<2>, rows: Rows) -> Tensor<2> {
         let (eps, precision) = (self.config.rms_norm_eps, self.precision);
-        let x = x + block.o.apply(o, precision);
+        let x = x + block.o.apply(o, rows, precision);
         let y = ops::rms_norm(x.clone(), block.mlp_norm.clone(), eps);
-        let gate = block.gate.apply(y.clone(), precision); // [N, ff]
-        let up = block.up.apply(y, precision); // [N, ff]
-        x + block.down.apply(ops::swiglu(gate, up), precision)
+        let gate = block.gate.apply(y.clone(), rows, precision); // [N, ff]
+        let up = block.up.apply(y, rows, precision); // [N, ff]
+        x + block.down.apply(ops::swiglu(gate, up), rows, precision)
     }
 
     fn rotate(&self, x: Tensor<2>, heads: usize, positions: &Arc<[u32]>) -> Tensor<2> {

@@ -124,6 +124,8 @@ impl Optimizer {
             rate: rate as f32,
             beta1: self.settings.beta1 as f32,
             beta2: self.settings.beta2 as f32,
+            fresh1: (1.0 - self.settings.beta1) as f32,
+            fresh2: (1.0 - self.settings.beta2) as f32,
             eps: self.settings.eps as f32,
             decay: 0.0,
             correction1: correction(self.settings.beta1),

@@ -4,7 +4,7 @@
 //! Implemented for burn's CPU backend (`Flex`) and for autodiff on top of it.
 //! The arithmetic is in `cpu`; other devices never come here.
 
-use super::{AdamStep, AttentionPlan, Heads, RopeTable, Slots, cpu};
+use super::{AdamStep, AttentionPlan, Heads, RopeTable, Slots, attention, cpu};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -32,6 +32,7 @@ const SAME_KERNEL_CELLS: usize = 256;
 pub(super) trait FusedOps: Backend {
     fn rows(table: FloatTensor<Self>, ids: Arc<[u32]>) -> FloatTensor<Self>;
     fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_step(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
     fn rms_norm(x: FloatTensor<Self>, w: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
     fn attention(
@@ -84,6 +85,15 @@ fn packed(x: FlexTensor) -> FlexTensor {
     if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
 }
 
+/// The numbers of a packed tensor, to be changed in place; it gets a storage of
+/// its own where it is a part of a larger one's, which would be changed instead.
+fn values_mut(x: &mut FlexTensor) -> &mut [f32] {
+    if x.storage::<f32>().len() != values(x).len() {
+        *x = tensor(values(x).to_vec(), x.layout().shape().clone());
+    }
+    x.storage_mut()
+}
+
 /// A tensor of these values.
 fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::from_data(burn::tensor::TensorData::new(values, shape))
@@ -111,11 +121,11 @@ fn attend(
 ) -> (FlexTensor, FlexTensor, FlexTensor, Arc<[f32]>) {
     let Heads { query, kv, .. } = plan.heads;
     let (mut q, mut k) = (packed(q), packed(k));
-    cpu::rope(q.storage_mut(), query, &plan.rope, &plan.positions, 1.0);
-    cpu::rope(k.storage_mut(), kv, &plan.rope, &plan.positions, 1.0);
+    cpu::rope(values_mut(&mut q), query, &plan.rope, &plan.positions, 1.0);
+    cpu::rope(values_mut(&mut k), kv, &plan.rope, &plan.positions, 1.0);
     let [n, width] = dims(&q);
     let (mut o, mut lse) = (vec![0.0; n * width], vec![0.0; n * query]);
-    cpu::attention(
+    attention::attention(
         values(&q),
         values(&k),
         values(v),
@@ -146,7 +156,7 @@ pub(super) fn cross_entropy(
         let end = (start + chunk).min(m);
         let hc = tensor(rows[start * d..end * d].to_vec(), Shape::new([end - start, d]));
         let mut z = packed(matmul_nt(&hc, w));
-        loss += cpu::cross_entropy(z.storage_mut(), &targets[start..end], &weights[start..end]);
+        loss += cpu::cross_entropy(values_mut(&mut z), &targets[start..end], &weights[start..end]);
         if wanted[0] {
             dh.extend_from_slice(values(&packed(Flex::float_matmul(z.clone(), w.clone()))));
         }
@@ -177,6 +187,12 @@ impl FusedOps for Flex {
         rows.resize(least * d, 0.0);
         let y = packed(matmul_nt(&tensor(rows, Shape::new([least, d])), &w));
         tensor(values(&y)[..n * out].to_vec(), Shape::new([n, out]))
+    }
+
+    fn linear_step(x: FlexTensor, w: FlexTensor) -> FlexTensor {
+        let ([n, d], [out, _]) = (dims(&x), dims(&w));
+        let (x, w) = (packed(x), packed(w));
+        tensor(cpu::product_by_rows(values(&x), values(&w), d), Shape::new([n, out]))
     }
 
     fn rms_norm(x: FlexTensor, w: FlexTensor, eps: f32) -> FlexTensor {
@@ -210,14 +226,14 @@ impl FusedOps for Flex {
 
     fn rope(x: FlexTensor, heads: usize, table: RopeTable, positions: Arc<[u32]>) -> FlexTensor {
         let mut x = packed(x);
-        cpu::rope(x.storage_mut(), heads, &table, &positions, 1.0);
+        cpu::rope(values_mut(&mut x), heads, &table, &positions, 1.0);
         x
     }
 
-    fn cache_write(mut cache: FlexTensor, x: FlexTensor, at: Arc<[u32]>) -> FlexTensor {
-        let x = packed(x);
+    fn cache_write(cache: FlexTensor, x: FlexTensor, at: Arc<[u32]>) -> FlexTensor {
+        let (mut cache, x) = (packed(cache), packed(x));
         let [_, d] = dims(&x);
-        let to = cache.storage_mut::<f32>();
+        let to = values_mut(&mut cache);
         for (row, &at) in values(&x).chunks_exact(d).zip(at.iter()) {
             to[at as usize * d..(at as usize + 1) * d].copy_from_slice(row);
         }
@@ -233,7 +249,14 @@ impl FusedOps for Flex {
     ) -> FlexTensor {
         let q = packed(q);
         let mut o = vec![0.0; values(&q).len()];
-        cpu::attention_cached(values(&q), values(&keys), values(&cached), heads, &slots, &mut o);
+        attention::attention_cached(
+            values(&q),
+            values(&keys),
+            values(&cached),
+            heads,
+            &slots,
+            &mut o,
+        );
         tensor(o, q.layout().shape().clone())
     }
 
@@ -246,7 +269,8 @@ impl FusedOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (mut w, mut m, mut v) = (packed(w), packed(m), packed(v));
         let gradient = packed(gradient);
-        cpu::adamw(w.storage_mut(), m.storage_mut(), v.storage_mut(), values(&gradient), &step);
+        let learnt = [&mut w, &mut m, &mut v].map(values_mut);
+        cpu::adamw(learnt, values(&gradient), &step);
         (w, m, v)
     }
 
@@ -413,14 +437,14 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                 let zeros = |x: &FlexTensor| vec![0.0; values(x).len()];
                 let mut d = [zeros(&q), zeros(&k), zeros(&v)];
                 let [dq, dk, dv] = &mut d;
-                let saved = cpu::AttentionSaved {
+                let saved = attention::AttentionSaved {
                     q: values(&q),
                     k: values(&k),
                     v: values(&v),
                     o: values(&o),
                     lse: &lse,
                 };
-                cpu::attention_backward(
+                attention::attention_backward(
                     &saved,
                     values(&d_o),
                     plan.heads,
@@ -471,7 +495,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                     if let (Some(node), Some(gradient)) = (node, gradient) {
                         let mut gradient = packed(gradient);
                         if factor != 1.0 {
-                            gradient.storage_mut::<f32>().iter_mut().for_each(|g| *g *= factor);
+                            values_mut(&mut gradient).iter_mut().for_each(|g| *g *= factor);
                         }
                         grads.register::<Flex>(node.id, gradient);
                     }
@@ -486,6 +510,10 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             OpsKind::Tracked(prep) => prep.finish(gradients, loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         }
+    }
+
+    fn linear_step(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        no_gradient("linear_step")
     }
 
     fn rope(_: FloatTensor<Self>, _: usize, _: RopeTable, _: Arc<[u32]>) -> FloatTensor<Self> {

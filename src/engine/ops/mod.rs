@@ -1,7 +1,7 @@
 //! The operations a LLaMA is made of, behind one seam.
 //!
 //! The model calls the functions of this file. On the CPU they are fused
-//! loops with hand-written gradients (`fused`, `cpu`, `simd`); on every other
+//! loops with hand-written gradients (`fused`, `cpu`, `attention`, `simd`); on every other
 //! device they are compositions of plain tensor operations (`reference`), but
 //! for the two that would hold too much (`linear_memory`, on burn's tape by
 //! `taped`). The plain ones also say what the others must compute: the tests
@@ -14,6 +14,7 @@
 //! anything but f32 these are the plain compositions on every device, so that
 //! the processor computes what a graphics card is asked to.
 
+mod attention;
 mod cpu;
 mod fused;
 pub(in crate::engine) mod linear_memory;
@@ -148,6 +149,11 @@ pub struct AdamStep {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
+    /// `1 - beta1`, rounded once: taken from the rounded decay it would be off
+    /// by up to 3e-8, much for a decay near 1.
+    pub fresh1: f32,
+    /// `1 - beta2`, rounded once.
+    pub fresh2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
     /// Decoupled weight decay; 0 on norms.
@@ -207,6 +213,23 @@ pub fn linear(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
         return reference::linear(x, w, precision);
     }
     Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear(
+        x.into_dispatch(),
+        w.into_dispatch(),
+    ))
+}
+
+/// [`linear`] for a decoding step, whose rows are few: on the CPU each weight is
+/// read once where it lies, in place of being laid out anew for every step. Has
+/// no gradient.
+///
+/// # Shapes
+/// x `[B, in]`; w `[out, in]`, f32 or of the precision's format -> `[B, out]`
+pub fn linear_step(x: Tensor<2>, w: Tensor<2>, precision: Precision) -> Tensor<2> {
+    admit("linear_step", [x.dtype(), w.dtype()], precision.dtype());
+    if !is_fused(&x, precision) {
+        return reference::linear(x, w, precision);
+    }
+    Tensor::from_dispatch(<burn::backend::Dispatch as FusedOps>::linear_step(
         x.into_dispatch(),
         w.into_dispatch(),
     ))

@@ -157,10 +157,11 @@ pub(in crate::engine) fn attention_cached(
 }
 
 pub(in crate::engine) fn adamw(p: Moments, gradient: Tensor<2>, step: &AdamStep) -> Moments {
-    let AdamStep { rate, beta1, beta2, eps, decay, correction1, correction2, scale } = *step;
+    let AdamStep { rate, beta1, beta2, fresh1, fresh2, eps, decay, .. } = *step;
+    let AdamStep { correction1, correction2, scale, .. } = *step;
     let g = gradient * scale;
-    let m = p.m * beta1 + g.clone() * (1.0 - beta1);
-    let v = p.v * beta2 + g.square() * (1.0 - beta2);
+    let m = p.m * beta1 + g.clone() * fresh1;
+    let v = p.v * beta2 + g.square() * fresh2;
     let update = (m.clone() / correction1) / ((v.clone() / correction2).sqrt() + eps);
     let w = p.w * (1.0 - rate * decay) - update * rate;
     Moments { w, m, v }

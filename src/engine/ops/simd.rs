@@ -25,9 +25,30 @@ pub(super) fn fold2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f
             lanes[lane] = f(lanes[lane], x[lane], y[lane]);
         }
     }
-    for (lane, (&x, &y)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[lane] = f(lanes[lane], x, y);
+    if !a_rest.is_empty() {
+        let (x, y) = (filled(a_rest), filled(b_rest));
+        for lane in 0..LANES {
+            lanes[lane] = f(lanes[lane], x[lane], y[lane]);
+        }
     }
+    folded(lanes)
+}
+
+/// The last numbers of a slice with zeros behind them, which add nothing. The
+/// lanes would leave their registers if one of them were asked for by number.
+#[inline(always)]
+fn filled(rest: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
+}
+
+/// The sum of all lanes, halves onto halves.
+#[inline(always)]
+fn folded(lanes: [f32; LANES]) -> f32 {
+    // The compiler is not to see through: it would arrange the long loops before
+    // this for the sake of these few additions.
+    let mut lanes = std::hint::black_box(lanes);
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -42,6 +63,54 @@ pub(super) fn fold2(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     fold2(a, b, |sum, x, y| x.mul_add(y, sum))
+}
+
+/// Inner products of several rows with one: the bits of [`dot`], with what they
+/// share read once.
+#[inline(always)]
+pub(super) fn dots(rows: [&[f32]; 4], y: &[f32]) -> [f32; 4] {
+    let (y, y_rest) = y.as_chunks::<LANES>();
+    let n = y.len();
+    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = [
+        rows[0].as_chunks::<LANES>(),
+        rows[1].as_chunks::<LANES>(),
+        rows[2].as_chunks::<LANES>(),
+        rows[3].as_chunks::<LANES>(),
+    ];
+    let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+    // Written out, so that the sums stay in registers.
+    let (mut p, mut q, mut r, mut s) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    for i in 0..n {
+        for lane in 0..LANES {
+            p[lane] = a[i][lane].mul_add(y[i][lane], p[lane]);
+        }
+        for lane in 0..LANES {
+            q[lane] = b[i][lane].mul_add(y[i][lane], q[lane]);
+        }
+        for lane in 0..LANES {
+            r[lane] = c[i][lane].mul_add(y[i][lane], r[lane]);
+        }
+        for lane in 0..LANES {
+            s[lane] = d[i][lane].mul_add(y[i][lane], s[lane]);
+        }
+    }
+    if !y_rest.is_empty() {
+        let (a, b, c, d) = (filled(a_rest), filled(b_rest), filled(c_rest), filled(d_rest));
+        let y = filled(y_rest);
+        for lane in 0..LANES {
+            p[lane] = a[lane].mul_add(y[lane], p[lane]);
+        }
+        for lane in 0..LANES {
+            q[lane] = b[lane].mul_add(y[lane], q[lane]);
+        }
+        for lane in 0..LANES {
+            r[lane] = c[lane].mul_add(y[lane], r[lane]);
+        }
+        for lane in 0..LANES {
+            s[lane] = d[lane].mul_add(y[lane], s[lane]);
+        }
+    }
+    [folded(p), folded(q), folded(r), folded(s)]
 }
 
 /// `y += a x`.

@@ -269,6 +269,8 @@ fn adamw(device: &Device) -> Result<f64, String> {
             rate: 1e-2,
             beta1: 0.9,
             beta2: 0.98,
+            fresh1: 0.1,
+            fresh2: 0.02,
             eps: 1e-8,
             decay: 0.01,
             correction1: 1.0 - 0.9f32.powi(t),
