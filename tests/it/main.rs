@@ -32,6 +32,7 @@ mod retries;
 mod room;
 mod sandbox;
 mod serve;
+mod served;
 mod space;
 mod standing;
 mod study;
